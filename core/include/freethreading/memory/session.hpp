@@ -1,0 +1,113 @@
+// Session: the nameless region that processes share, its processes, and the objects in it.
+//
+// The region is a memfd, reserved large in address space and grown by secured steps (fallocate before use: a full memory
+// is an error value at the growing call, never a SIGBUS). It has no name in the file system. A process takes part once it
+// has attached (by the descriptor, inherited or handed over) and owns a slot in the process table; the kernel releases the
+// slot's lock when the process dies, and whoever meets the dead slot sweeps it: recovers what it held, frees its blocks,
+// drops its references, and only then lets the slot be used again.
+//
+// Thread-safe. A process has one Session object per region. Never destroyed while a Place of it is in use.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "freethreading/memory/object.hpp"
+#include "freethreading/place.hpp"
+
+namespace freethreading {
+
+enum class SessionError : std::uint8_t {
+  kNone,
+  kNoMemfd,         // the kernel or a sandbox refuses memfd_create
+  kNoMemory,        // address space, memory or file size limit
+  kNoDescriptor,    // RLIMIT_NOFILE
+  kNotASession,     // the descriptor is not a session of this library, or of another version of it
+  kTooManyProcesses,
+  kDescriptorGone,  // somebody closed the session's descriptor in this process, or put another file in its place
+  kSystem,          // anything else: errno
+};
+
+struct SessionResult {
+  Session* session = nullptr;
+  SessionError error = SessionError::kNone;
+  int error_number = 0;  // errno where the error came from the system
+};
+
+struct SessionUsage {
+  std::size_t file_bytes;    // secured
+  std::size_t blocks;        // blocks in use (objects included)
+  std::size_t block_bytes;
+  std::size_t objects;
+  std::size_t processes;     // slots of live processes
+};
+
+class Session {
+ public:
+  // Makes a session and attaches this process.
+  static SessionResult create() noexcept;
+  // Attaches to the session behind `descriptor`, which the Session keeps (or closes, when the process is attached
+  // already: then the Session that is there comes back).
+  static SessionResult attach(int descriptor) noexcept;
+  // The session with this id, if this process is attached to it; else null.
+  static Session* find(std::uint64_t id) noexcept;
+  // All sessions this process is attached to.
+  static std::vector<Session*> all();
+
+  [[nodiscard]] std::uint64_t id() const noexcept;
+  // The region's descriptor (close-on-exec), checked to be the session's still; -1 when it is gone.
+  [[nodiscard]] int descriptor() const noexcept;
+  [[nodiscard]] Place& place() noexcept;
+
+  // --- objects -----------------------------------------------------------------------------------------------------
+  // A block for an object with a body of `size` bytes, zeroed, kUnborn and owned by this process; null: no memory.
+  ObjectHeader* create_object(ObjectType type, std::size_t size) noexcept;
+  // Makes it live, with this process's reference. REQUIRES: create_object gave it and its body is complete.
+  Handle publish_object(ObjectHeader* object) noexcept;
+  // Takes a reference for a proxy of this process. Null: the object is gone (or never was).
+  ObjectHeader* open(const Handle& handle) noexcept;
+  // One more proxy for an object that the caller has a proxy of.
+  void add_reference(ObjectHeader* object) noexcept;
+  // Drops a proxy's reference; the last one in the session destroys the object.
+  void drop_reference(ObjectHeader* object) noexcept;
+  // An in-flight reference: taken while the taker holds a proxy; dropped by whoever takes the message out or frees it.
+  // False: the object is gone.
+  bool retain_in_flight(const Handle& handle) noexcept;
+  void drop_in_flight(const Handle& handle) noexcept;
+
+  // --- processes -----------------------------------------------------------------------------------------------------
+  // Around fork, in the forking process and in its child. before_fork reserves the child's slot and gives it this
+  // process's references, so that nothing that the child inherits can go away first.
+  void before_fork() noexcept;
+  void after_fork_in_parent() noexcept;
+  void after_fork_in_child() noexcept;
+  // Clean exit: locks that this process holds stay held by nobody (anyone may release them), everything else is swept.
+  void leave() noexcept;
+  // Sweeps every dead slot. Called after parks by whoever met a dead owner, by the supervisor at each death.
+  void sweep() noexcept;
+  [[nodiscard]] bool sweep_process(OwnerId owner) noexcept;
+  // Process id of an owner, 0 when it is not known (any more).
+  [[nodiscard]] int pid_of(OwnerId owner) const noexcept;
+  // The owner with this process id, kNobody when none is attached.
+  [[nodiscard]] OwnerId owner_of(int pid) const noexcept;
+
+  [[nodiscard]] SessionUsage usage() noexcept;
+
+  // Internal to the core: block allocation for Place.
+  Offset allocate(std::size_t size) noexcept;
+  void free_block(Offset block) noexcept;
+  std::size_t usable_size(Offset block) const noexcept;
+  void link(Offset block) noexcept;
+  void adopt(Offset block) noexcept;
+  Liveness liveness(OwnerId owner) noexcept;
+  OwnerId register_self() noexcept;
+
+ private:
+  Session() = default;
+  ~Session() = default;
+  struct State;
+  State* state_ = nullptr;
+};
+
+}  // namespace freethreading

@@ -1,0 +1,38 @@
+// WorkerRecord: what the program, the supervisor and one worker process know of that worker, in the region.
+//
+//   state      written by         when
+//   kNew       program            made
+//   kStarting  program            its start was asked of the supervisor
+//   kRunning   supervisor         it was forked; pid is set
+//   kExited    supervisor         it was reaped; wait_status is set; never left
+//   kFailed    supervisor         it could not be started
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "freethreading/queue/message_queue.hpp"
+
+namespace freethreading {
+
+enum class WorkerState : std::uint32_t { kNew = 0, kStarting, kRunning, kExited, kFailed };
+
+struct WorkerRecord {
+  std::atomic<std::uint32_t> state;        // WorkerState; futex: program threads park on it in join
+  std::atomic<std::int32_t> pid;           // 0 until kRunning
+  std::atomic<std::int32_t> wait_status;   // as waitpid gives it, from kExited on
+  std::atomic<Offset> payload;             // block with what it has to do, see src/freethreading/_launch.py; owned by the record
+  std::atomic<std::uint64_t> payload_size;
+  std::atomic<Offset> queue;               // body of a MessageQueue whose consumers are woken at its exit; kNoOffset: none
+  TakeNote task;                           // the task message that it took last
+  std::atomic<std::uint64_t> item;         // index in that message's batch of what it runs now
+};
+
+// Waits for kExited or kFailed. kReady, kTimedOut, kInterrupted.
+WaitOutcome wait_for_exit(Place& place, WorkerRecord& record, WaitContext& context) noexcept;
+// Waits for anything past kStarting.
+WaitOutcome wait_for_start(Place& place, WorkerRecord& record, WaitContext& context) noexcept;
+// Sets the state, wakes whoever waits for it, and the consumers of its queue at kExited.
+void set_worker_state(Place& place, WorkerRecord& record, WorkerState state) noexcept;
+
+}  // namespace freethreading

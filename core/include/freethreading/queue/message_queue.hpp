@@ -1,0 +1,107 @@
+// MessageQueue: a first-in-first-out queue of Messages for any number of producers and consumers in any number of
+// processes, that survives the death of any of them at any instruction.
+//
+// Linked segments of cells; producers take the tail lock, consumers the head lock, so that one producer and one consumer
+// never meet. A put becomes visible by one store of the tail count, a get is done by one store of the head count: before
+// it the item is still at the head, after it the item is its taker's. Whoever takes a lock over from a dead owner finishes
+// or undoes what the owner's intent says (docs/design/queue.md).
+//
+// The same queue in private memory carries object references (8 inline bytes); there a caller on a Python interpreter
+// calls try_put and try_get while attached, and only wait_* detached, so that a garbage collection never meets an item
+// that is neither in the queue nor with its taker.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "freethreading/queue/message.hpp"
+#include "freethreading/sync/lock.hpp"
+#include "freethreading/wait.hpp"
+
+namespace freethreading {
+
+// Where a taker that works for others notes what it is taking before the take is done, so that after its death the
+// others know what it had: see pool/worker_record.hpp.
+struct TakeNote {
+  std::atomic<std::uint64_t> sequence{0};  // the item's number in its queue, counted from 1; 0: none noted
+  std::atomic<std::uint64_t> tag{0};       // the first 8 inline bytes of the message (a task's number)
+};
+
+enum class [[nodiscard]] QueueOutcome : std::uint8_t {
+  kDone,
+  kFull,        // try_put
+  kEmpty,       // try_get
+  kBusy,        // try_*: another holds the end's lock just now; try again or wait
+  kTimedOut,    // wait_*
+  kInterrupted,  // wait_*
+  kShutDown,
+  kNoMemory,
+};
+
+class MessageQueue {
+ public:
+  // `capacity` 0: no bound. REQUIRES: freshly zeroed memory, before the object is published.
+  // False: no memory.
+  [[nodiscard]] bool initialise(Place& place, std::uint64_t capacity) noexcept;
+
+  // Puts without waiting. kDone (the message's block belongs to the queue from now on), kFull, kBusy, kShutDown,
+  // kNoMemory; in all but kDone the message is still the caller's.
+  QueueOutcome try_put(Place& place, const Message& message) noexcept;
+  // Takes the oldest item without waiting: kDone (`out` and its block are the caller's), kEmpty, kBusy, kShutDown (shut
+  // down and empty). Counts as unfinished for task_done(), owed by the calling process.
+  QueueOutcome try_get(Place& place, Message& out, TakeNote* note = nullptr) noexcept;
+  // Waits until there may be room / an item: kDone (try again), kTimedOut, kInterrupted, kShutDown. Touches no message.
+  QueueOutcome wait_not_full(Place& place, WaitContext& context) noexcept;
+  QueueOutcome wait_not_empty(Place& place, WaitContext& context) noexcept;
+  // try + wait until it is done or the context's deadline passes.
+  QueueOutcome put_until(Place& place, const Message& message, WaitContext& context) noexcept;
+  QueueOutcome get_until(Place& place, Message& out, WaitContext& context, TakeNote* note = nullptr) noexcept;
+  // Makes every wait_not_empty() that runs now return kDone. For a consumer that also watches something else.
+  void wake_consumers(Place& place) noexcept;
+
+  [[nodiscard]] std::uint64_t size() const noexcept;
+  [[nodiscard]] std::uint64_t capacity() const noexcept { return capacity_; }
+  [[nodiscard]] bool full() const noexcept;
+
+  // One taken item is finished. False: more calls than items.
+  [[nodiscard]] bool task_done(Place& place) noexcept;
+  // Waits until every item put so far was finished. kReady, kTimedOut, kInterrupted; kOwnerDied: a process died that
+  // owed task_done (its id in `dead`), so it would never end.
+  WaitOutcome join_until(Place& place, WaitContext& context, OwnerId& dead) noexcept;
+  [[nodiscard]] std::uint64_t unfinished() const noexcept;
+
+  // No more puts; gets go on until it is empty, or, `immediate`, what is in it is discarded (and counts as finished).
+  // In private memory an immediate shutdown discards nothing: the caller takes the items out itself.
+  void shut_down(Place& place, bool immediate) noexcept;
+  [[nodiscard]] bool is_shut_down() const noexcept;
+  // How many items have been taken so far: item n (counted from 1, as TakeNote) is gone when taken() >= n.
+  [[nodiscard]] std::uint64_t taken() const noexcept;
+
+  // Calls visit(context, message) for every item in it; REQUIRES: no put or get runs meanwhile (a garbage collection).
+  using Visitor = int (*)(void* context, const Message& message);
+  int visit(Place& place, Visitor visitor, void* context) const noexcept;
+
+  // For the sweeper, before the blocks of `dead` are freed: finishes or undoes what it was doing.
+  void sweep(Place& place, OwnerId dead) noexcept;
+  void destroy(Place& place) noexcept;
+
+ private:
+  friend struct MessageQueueAlgorithm;
+  struct alignas(64) End {
+    Lock lock;
+    std::atomic<std::uint32_t> gate{0};      // eventcount: what parked callers of this end sleep on
+    std::atomic<std::uint64_t> count{0};     // items put / taken since the beginning
+    std::atomic<Offset> segment{kNoOffset};  // guarded by lock
+    std::atomic<Offset> intent{kNoOffset};   // guarded by lock: a block changing hands
+    std::atomic<std::uint64_t> intent_count{0};
+  };
+  End tail_;
+  End head_;
+  alignas(64) std::uint64_t capacity_ = 0;
+  std::atomic<std::uint64_t> finished_{0};
+  std::atomic<std::uint32_t> join_gate_{0};
+  std::atomic<std::uint32_t> shut_down_{0};
+  std::atomic<Offset> owed_{kNoOffset};  // per process slot: items taken and not finished; made at the first get
+};
+
+}  // namespace freethreading
