@@ -1,0 +1,88 @@
+"""What every test gets: a watchdog that dumps all stacks, a printed seed, and a check that nothing stays behind."""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # workers import the tests' modules by name, from here
+
+from support import processes
+
+WATCHDOG_SECONDS = float(os.environ.get("FT_TEST_TIMEOUT", "120"))
+SETTLE_SECONDS = 10.0
+BACKENDS = ("threading", "multiprocessing")
+SEED = int(os.environ.get("FT_TEST_SEED", str(random.SystemRandom().randrange(1 << 32))))
+
+
+def pytest_report_header() -> str:
+    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return f"freethreading: GIL {'on' if gil else 'off'}, seed {SEED} (FT_TEST_SEED gives it again)"
+
+
+@pytest.fixture
+def seed() -> int:
+    return SEED
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The test runs once on each back end, whatever the interpreter's own."""
+    name: str = request.param
+    monkeypatch.setenv("FREETHREADING_BACKEND", name)
+    return name
+
+
+@pytest.fixture(autouse=True)
+def watchdog(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Ends the run with every thread's stack when one test does not end."""
+    marker = request.node.get_closest_marker("watchdog")
+    seconds = marker.args[0] if marker else WATCHDOG_SECONDS
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+class Belongings:
+    """What this process holds of the system: threads, child processes, descriptors, objects in the region."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        self.threads = {thread for thread in threading.enumerate() if thread.is_alive()}
+        self.processes = processes.descendants() - processes.infrastructure()
+        self.descriptors = processes.descriptors() - processes.infrastructure_descriptors()
+        self.objects = processes.region_objects()
+
+    def beyond(self, before: Belongings) -> list[str]:
+        """What is there now and was not before, in words."""
+        extra = [f"thread {thread.name}" for thread in self.threads - before.threads]
+        extra += [f"process {pid}: {processes.command(pid)}" for pid in self.processes - before.processes]
+        if len(self.descriptors) > len(before.descriptors):
+            extra += [f"descriptor {number}: {target}" for number, target in self.descriptors - before.descriptors]
+        if self.objects > before.objects:
+            extra.append(f"{self.objects - before.objects} objects in the region")
+        return extra
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(request: pytest.FixtureRequest, watchdog: None) -> Iterator[None]:
+    """Fails a test that leaves a thread, a process, a descriptor or a shared object behind."""
+    if request.node.get_closest_marker("leaks_allowed"):
+        yield
+        return
+    before = Belongings()
+    yield
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while extra := Belongings().beyond(before):
+        if time.monotonic() > deadline:
+            pytest.fail("left behind: " + "; ".join(extra))
+        threading.Event().wait(0.01)  # let ended workers be reaped
