@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from differences import DIFFERENCES
+from .differences import DIFFERENCES
 
 HERE = Path(__file__).parent
 SUITES = ("lock_tests", "test_queue", "test_multiprocessing", "test_concurrent_futures")
