@@ -1,0 +1,92 @@
+// Everything that depends on the interpreter's version or build: the only file with PY_VERSION_HEX or Py_GIL_DISABLED.
+//
+// The other files write the newest spelling; for the interpreters without it, it is defined here.
+#pragma once
+
+#include <Python.h>
+#include <structmember.h>
+
+#if PY_VERSION_HEX < 0x030A0000
+#error "freethreading needs Python 3.10 or later"
+#endif
+
+namespace freethreading::binding {
+
+// Whether this interpreter was built so that it can run without the GIL.
+#ifdef Py_GIL_DISABLED
+inline constexpr bool kFreeThreadedBuild = true;
+#else
+inline constexpr bool kFreeThreadedBuild = false;
+#endif
+
+// The slots that say what the module can do where the interpreter asks: run without the GIL, and in several interpreters
+// each with a GIL of its own.
+#if PY_VERSION_HEX >= 0x030D0000
+#define FT_MODULE_ABILITIES                                                   \
+  {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED}, {     \
+    Py_mod_gil, Py_MOD_GIL_NOT_USED                                           \
+  }
+#elif PY_VERSION_HEX >= 0x030C0000
+#define FT_MODULE_ABILITIES {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED}
+#endif
+
+// The module of `definition` that `type` or one of its bases was made for, borrowed; null with a TypeError.
+inline PyObject* module_of_type(PyTypeObject* type, PyModuleDef* definition) {
+#if PY_VERSION_HEX >= 0x030B0000
+  return PyType_GetModuleByDef(type, definition);
+#else
+  PyObject* mro = type->tp_mro;
+  const Py_ssize_t count = mro == nullptr ? 0 : PyTuple_GET_SIZE(mro);
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    auto* base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(mro, i));
+    if ((base->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0) continue;
+    PyObject* module = reinterpret_cast<PyHeapTypeObject*>(base)->ht_module;
+    if (module != nullptr && PyModule_GetDef(module) == definition) return module;
+  }
+  PyErr_Format(PyExc_TypeError, "%s is not a type of freethreading", type->tp_name);
+  return nullptr;
+#endif
+}
+
+// PyDict_GetItemRef: 1 and a new reference, 0 and null where the key is absent, -1 with an error.
+inline int dict_get(PyObject* dict, PyObject* key, PyObject** value) {
+#if PY_VERSION_HEX >= 0x030D0000
+  return PyDict_GetItemRef(dict, key, value);
+#else
+  PyObject* found = PyDict_GetItemWithError(dict, key);
+  *value = Py_XNewRef(found);
+  if (found != nullptr) return 1;
+  return PyErr_Occurred() == nullptr ? 0 : -1;
+#endif
+}
+
+// The exception that is set, taken away (a new reference, null when there is none), and set again.
+#if PY_VERSION_HEX >= 0x030C0000
+inline PyObject* take_exception() { return PyErr_GetRaisedException(); }
+inline void give_exception(PyObject* exception) { PyErr_SetRaisedException(exception); }
+#else
+inline PyObject* take_exception() {
+  PyObject* type = nullptr;
+  PyObject* value = nullptr;
+  PyObject* traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  if (type == nullptr) return nullptr;
+  PyErr_NormalizeException(&type, &value, &traceback);
+  if (traceback != nullptr) PyException_SetTraceback(value, traceback);
+  Py_DECREF(type);
+  Py_XDECREF(traceback);
+  return value;
+}
+inline void give_exception(PyObject* exception) {
+  PyObject* type = Py_NewRef(reinterpret_cast<PyObject*>(Py_TYPE(exception)));
+  PyErr_Restore(type, exception, PyException_GetTraceback(exception));
+}
+#endif
+
+}  // namespace freethreading::binding
+
+// One object's critical section: a lock where there is no GIL, nothing where there is one.
+#if PY_VERSION_HEX < 0x030D0000
+#define Py_BEGIN_CRITICAL_SECTION(object) {
+#define Py_END_CRITICAL_SECTION() }
+#endif

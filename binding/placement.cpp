@@ -1,0 +1,124 @@
+#include "placement.hpp"
+
+#include "backend.hpp"
+#include "errors.hpp"
+#include "freethreading/memory/session.hpp"
+#include "ref.hpp"
+
+namespace freethreading::binding {
+namespace {
+
+// Has Python register its hooks for fork and exit, once a session is there. False: an error is set.
+bool announce_session(State* state) {
+  // Relaxed: a thread that reads false announces once more, which session_opened() allows for.
+  if (state->session_announced.load(std::memory_order_relaxed)) return true;
+  PyObject* opened = imported(state, Import::kSessionOpened);
+  if (opened == nullptr || !Ref::take(PyObject_CallNoArgs(opened))) return false;
+  state->session_announced.store(true, std::memory_order_relaxed);
+  return true;
+}
+
+}  // namespace
+
+int wants_region(State* state, PyObject* shared) {
+  if (shared != nullptr && shared != Py_None) return PyObject_IsTrue(shared);
+  Backend backend = Backend::kThreading;
+  if (!backend_now(state, &backend)) return -1;
+  return backend == Backend::kMultiprocessing ? 1 : 0;
+}
+
+bool use_session(State* state, Session* session) {
+  Session* none = nullptr;
+  state->session.compare_exchange_strong(none, session);
+  return announce_session(state);
+}
+
+Session* default_session(State* state) {
+  // sync: SESSION (acquire): the session was complete before another thread stored it; pairs with use_session's exchange.
+  Session* session = state->session.load(std::memory_order_acquire);
+  if (session != nullptr) return announce_session(state) ? session : nullptr;
+  SessionResult result;
+  // One thread makes it, the others then find it.
+  Py_BEGIN_CRITICAL_SECTION(state->module);
+  result.session = state->session.load(std::memory_order_acquire);
+  if (result.session == nullptr) {
+    result = Session::create();
+    if (result.session != nullptr) state->session.store(result.session);
+  }
+  Py_END_CRITICAL_SECTION();
+  if (result.session == nullptr) {
+    raise_session_error(result);
+    return nullptr;
+  }
+  return announce_session(state) ? result.session : nullptr;
+}
+
+ObjectHeader* new_object(State* state, ObjectType type, std::size_t size) {
+  Session* session = default_session(state);
+  if (session == nullptr) return nullptr;
+  ObjectHeader* header = session->create_object(type, size);
+  if (header == nullptr) {
+    SessionResult full;
+    full.error = SessionError::kNoMemory;
+    raise_session_error(full);
+  }
+  return header;
+}
+
+void attach_object(Proxy* proxy, Session* session, ObjectHeader* header) {
+  proxy->place = &session->place();
+  proxy->header = header;
+  proxy->body = header->body<std::byte>();
+  proxy->placed = true;
+}
+
+void publish(State* state, Proxy* proxy, ObjectHeader* header) {
+  // Relaxed: new_object() gave the header of this very session to this thread.
+  Session* session = state->session.load(std::memory_order_relaxed);
+  static_cast<void>(session->publish_object(header));
+  attach_object(proxy, session, header);
+}
+
+void release_proxy(PyObject* self) {
+  Proxy* proxy = proxy_of(self);
+  if (proxy->weak_references != nullptr) PyObject_ClearWeakRefs(self);
+  if (proxy->header != nullptr) proxy->place->session()->drop_reference(proxy->header);
+}
+
+void dealloc_proxy(PyObject* self) {
+  PyTypeObject* type = Py_TYPE(self);
+  release_proxy(self);
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+PyObject* reduce_proxy(PyObject* self, PyObject* /*unused*/) {
+  if (proxy_of(self)->header == nullptr) {
+    PyErr_Format(PyExc_TypeError,
+                 "this %s was made for threads and cannot go to another process; make it with shared=True or under "
+                 "FREETHREADING_BACKEND=multiprocessing",
+                 Py_TYPE(self)->tp_name);
+    return nullptr;
+  }
+  State* state = state_of(self);
+  PyObject* reduce = state == nullptr ? nullptr : imported(state, Import::kReduceShared);
+  return reduce == nullptr ? nullptr : PyObject_CallOneArg(reduce, self);
+}
+
+PyObject* reduce_proxy_with(PyObject* self, PyObject* state) {
+  const Ref extra = Ref::take(state);
+  if (!extra) return nullptr;
+  const Ref reduced = Ref::take(reduce_proxy(self, nullptr));
+  if (!reduced) return nullptr;
+  if (!PyTuple_Check(reduced.get()) || PyTuple_GET_SIZE(reduced.get()) != 2) {
+    PyErr_SetString(PyExc_TypeError, "reduce_shared() must return a callable and its arguments");
+    return nullptr;
+  }
+  return PyTuple_Pack(3, PyTuple_GET_ITEM(reduced.get(), 0), PyTuple_GET_ITEM(reduced.get(), 1), extra.get());
+}
+
+PyObject* refuse_copy(PyObject* self, PyObject* /*unused*/) {
+  return PyErr_Format(PyExc_TypeError, "cannot copy a %s: pass the object itself on", Py_TYPE(self)->tp_name);
+}
+
+}  // namespace freethreading::binding
