@@ -1,0 +1,287 @@
+"""A pickler that sends by value what pickle cannot name: lambdas, closures, local classes, definitions of ``__main__``.
+
+It is cloudpickle's, with these differences:
+
+- A function keeps the namespace it was made in: it is rebuilt over the ``__dict__`` of its module, or of the
+  receiver's ``__main__``. cloudpickle copies the globals that a function names into a dictionary of that function.
+- What ``__main__`` names goes by reference or by value as a MainView says; which globals of ``__main__`` the functions
+  sent by value use is reported to it, so that they can follow.
+- Closures that share a variable go on sharing it.
+- A file is refused; cloudpickle would send a copy of its contents.
+
+This module imports cloudpickle: it is imported when first needed.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import importlib
+import io
+import sys
+import types
+from typing import Any, Protocol
+
+from cloudpickle import cloudpickle
+
+PROTOCOL = 5
+MAIN_NAMES = ("__main__", "__mp_main__")
+
+Reduced = Any
+_LruCache: Any = functools._lru_cache_wrapper
+_GLOBAL_OPS = frozenset(
+    ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+)
+_SLOTS = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__")
+
+
+class MainView(Protocol):
+    """What a pickler asks about ``__main__``."""
+
+    namespace: dict[str, Any]
+
+    def by_reference(self, root: str) -> bool:
+        """Whether the receiver will find what the global ``root`` of ``__main__`` is, under that name."""
+        ...
+
+    def uses(self, names: tuple[str, ...]) -> None:
+        """A function sent by value looks these names up in ``__main__`` when it runs."""
+        ...
+
+
+class References:
+    """The receiver has this ``__main__`` already: everything goes by name."""
+
+    def __init__(self) -> None:
+        self.namespace: dict[str, Any] = sys.modules["__main__"].__dict__
+
+    def by_reference(self, root: str) -> bool:  # noqa: ARG002 - all of them
+        return True
+
+    def uses(self, names: tuple[str, ...]) -> None:
+        pass
+
+
+@functools.lru_cache(maxsize=4096)
+def global_names(code: types.CodeType) -> tuple[str, ...]:
+    """The names that ``code`` and the code nested in it look up outside of functions, in order of appearance."""
+    names: dict[str, None] = {}
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in _GLOBAL_OPS:
+            names[instruction.argval] = None
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names.update(dict.fromkeys(global_names(constant)))
+    return tuple(names)
+
+
+def main_root(obj: object, namespace: dict[str, Any]) -> str | None:
+    """The global of ``__main__`` under which ``obj`` is found by its qualified name; None: it is not."""
+    if getattr(obj, "__module__", None) not in MAIN_NAMES:
+        return None
+    qualified = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
+    if not isinstance(qualified, str):
+        return None
+    root, *rest = qualified.split(".")
+    found: Any = namespace.get(root)
+    for part in rest:
+        found = getattr(found, part, None)
+    return root if found is obj else None
+
+
+class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """One dump, or several with one memo."""
+
+    def __init__(self, file: io.BytesIO, view: MainView) -> None:
+        super().__init__(file, protocol=PROTOCOL)
+        self._view = view
+        self._closure_cells: set[int] = set()
+
+    def reducer_override(self, obj: Any) -> Reduced:
+        if isinstance(obj, types.FunctionType):
+            return self._reduce_function(obj)
+        kind = type(obj)
+        if issubclass(kind, type):
+            return self._reduce_class(obj)
+        if kind is _LruCache:
+            return self._reduce_lru_cache(obj)
+        if kind is types.CellType:
+            return self._reduce_cell(obj)
+        if kind is types.ModuleType:
+            return self._reduce_module(obj)
+        if issubclass(kind, io.IOBase) and obj not in (sys.stdout, sys.stderr):
+            raise TypeError(f"cannot pickle {kind.__module__}.{kind.__qualname__!r} object")
+        if kind.__module__ in MAIN_NAMES and kind.__reduce__ is not object.__reduce__:
+            return self._reduce_named_instance(obj)
+        return NotImplemented
+
+    def _goes_by_name(self, obj: object) -> bool | None:
+        """True: by the name it has in __main__. False: it is __main__'s and goes by value. None: not __main__'s."""
+        root = main_root(obj, self._view.namespace)
+        return None if root is None else self._view.by_reference(root)
+
+    def _reduce_function(self, func: types.FunctionType) -> Reduced:
+        named = self._goes_by_name(func)
+        if named or (named is None and cloudpickle._should_pickle_by_reference(func)):
+            return NotImplemented
+        if _is_singledispatch(func):
+            registry: Any = func.registry  # type: ignore[attr-defined]
+            others = [(kind, f) for kind, f in registry.items() if kind is not object]
+            return _make_singledispatch, (registry[object], others)
+        namespace = func.__globals__
+        if namespace is self._view.namespace:
+            module = "__main__"
+            self._view.uses(global_names(func.__code__))
+        else:
+            module = namespace.get("__name__", "")
+            owner = sys.modules.get(module)
+            if owner is None or owner.__dict__ is not namespace or owner.__spec__ is None:
+                return super()._dynamic_function_reduce(func)
+        cells = func.__closure__ or ()
+        self._closure_cells.update(map(id, cells))
+        state = _function_state(func, cells)
+        return _make_function, (func.__code__, module, cells or None), state, None, None, _set_function_state
+
+    def _reduce_class(self, cls: type) -> Reduced:
+        named = self._goes_by_name(cls)
+        if named:
+            return NotImplemented
+        if named is None:
+            reduced = cloudpickle._class_reduce(cls)
+            if reduced is NotImplemented or len(reduced) == 2:
+                return reduced
+        else:
+            reduced = cloudpickle._dynamic_class_reduce(cls)
+        # Without it a nested class would be looked for at the top level when an instance comes back.
+        reduced[2][0]["__qualname__"] = cls.__qualname__
+        return reduced
+
+    def _reduce_lru_cache(self, cached: Any) -> Reduced:
+        if self._goes_by_name(cached) or getattr(cached, "__module__", None) not in MAIN_NAMES:
+            return NotImplemented
+        parameters = cached.cache_parameters()
+        attributes = {
+            k: v for k, v in cached.__dict__.items() if k not in ("__wrapped__", "cache_parameters")
+        }
+        return _make_lru_cache, (cached.__wrapped__, parameters["maxsize"], parameters["typed"]), attributes
+
+    def _reduce_cell(self, cell: types.CellType) -> Reduced:
+        if id(cell) in self._closure_cells:
+            return types.CellType, ()  # the functions that close over it bring its contents
+        try:
+            contents = cell.cell_contents
+        except ValueError:
+            return types.CellType, ()
+        return types.CellType, (), (contents,), None, None, _fill_cell
+
+    def _reduce_module(self, module: types.ModuleType) -> Reduced:
+        if sys.modules.get(module.__name__) is module or module is sys.modules.get("__main__"):
+            return import_or_explain, (module.__name__,)
+        return NotImplemented
+
+    def _reduce_named_instance(self, obj: Any) -> Reduced:
+        # Its __reduce__ may give the name of a global, which then has to be there.
+        reduced = obj.__reduce_ex__(PROTOCOL)
+        if isinstance(reduced, str):
+            self._view.by_reference(reduced.split(".")[0])
+        return reduced
+
+
+class Unsent:
+    """Stands in a worker's ``__main__`` for a global that could not come; whatever is done with it says why."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        object.__setattr__(self, "_unsent", (name, reason))
+
+    def _explain(self, *_: object, **__: object) -> Any:
+        name, reason = object.__getattribute__(self, "_unsent")
+        raise NameError(
+            f"name {name!r} of the main program is not available in this worker: {reason}. Make it in the worker "
+            f"(for example in a pool's initializer), or pass it as an argument."
+        )
+
+    def __repr__(self) -> str:
+        name, reason = object.__getattribute__(self, "_unsent")
+        return f"<{name!r}, not available in this worker: {reason}>"
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("__class__", "__dict__", "__reduce__", "__doc__"):
+            return object.__getattribute__(self, name)
+        return object.__getattribute__(self, "_explain")()
+
+    __call__ = __iter__ = __next__ = __len__ = __bool__ = __contains__ = __getitem__ = __setitem__ = _explain
+    __delitem__ = __enter__ = __exit__ = __setattr__ = __delattr__ = __str__ = __format__ = _explain
+    __eq__ = __lt__ = __le__ = __gt__ = __ge__ = __int__ = __float__ = __index__ = __reduce_ex__ = _explain
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _explain
+    __floordiv__ = __mod__ = __pow__ = __and__ = __or__ = __xor__ = __neg__ = __iadd__ = __await__ = _explain
+    __hash__ = object.__hash__
+
+
+def import_or_explain(name: str) -> Any:
+    """The module, or, where it cannot be imported here, what says so when it is used."""
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        return Unsent(name, f"the module could not be imported here ({type(error).__name__}: {error})")
+    return sys.modules[name]
+
+
+def _is_singledispatch(func: types.FunctionType) -> bool:
+    return isinstance(getattr(func, "registry", None), types.MappingProxyType) and (
+        func.__globals__ is functools.__dict__
+    )
+
+
+def _make_singledispatch(func: Any, others: list[tuple[type, Any]]) -> Any:
+    dispatcher: Any = functools.singledispatch(func)
+    for kind, implementation in others:
+        dispatcher.register(kind, implementation)
+    return dispatcher
+
+
+def _make_lru_cache(func: Any, maxsize: int | None, typed: bool) -> Any:
+    return functools.lru_cache(maxsize=maxsize, typed=typed)(func)
+
+
+def _make_function(
+    code: types.CodeType, module: str, cells: tuple[types.CellType, ...] | None
+) -> types.FunctionType:
+    owner = sys.modules["__main__"] if module == "__main__" else importlib.import_module(module)
+    return types.FunctionType(code, owner.__dict__, code.co_name, None, cells)
+
+
+def _annotations(func: types.FunctionType) -> Any:
+    try:
+        return func.__annotations__
+    except Exception:
+        return {}  # 3.14: they are evaluated now, and name what is not there
+
+
+def _function_state(func: types.FunctionType, cells: tuple[types.CellType, ...]) -> Any:
+    slots: dict[str, Any] = {name: getattr(func, name) for name in _SLOTS}
+    slots["__annotations__"] = _annotations(func)
+    type_parameters = getattr(func, "__type_params__", ())
+    if type_parameters:
+        slots["__type_params__"] = type_parameters
+    contents: list[tuple[types.CellType, Any]] = []
+    for cell in cells:
+        try:
+            contents.append((cell, cell.cell_contents))
+        except ValueError:  # not bound yet
+            continue
+    used = [func.__globals__[n] for n in global_names(func.__code__) if n in func.__globals__]
+    submodules: list[Any] = cloudpickle._find_imported_submodules(func.__code__, used)
+    return func.__dict__, slots, contents, submodules
+
+
+def _set_function_state(func: types.FunctionType, state: Any) -> None:
+    attributes, slots, contents, _submodules = state
+    func.__dict__.update(attributes)
+    for name, value in slots.items():
+        setattr(func, name, value)
+    for cell, value in contents:
+        cell.cell_contents = value
+
+
+def _fill_cell(cell: types.CellType, state: tuple[Any]) -> None:
+    cell.cell_contents = state[0]

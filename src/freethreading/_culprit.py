@@ -1,0 +1,180 @@
+"""Which part of an object does not pickle, and the path to it: for the message of NotPicklableError."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+import types
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from freethreading._by_value import PROTOCOL, ByValuePickler, References
+from freethreading._exceptions import NotPicklableError
+
+Where = str | tuple[str, ...]
+
+_MAX_NODES = 200_000
+_MAX_DEPTH = 200
+_ATOMS = (int, float, complex, str, bytes, bytearray, bool, type(None), types.ModuleType)
+
+
+class _Tracer(ByValuePickler):
+    """Remembers what it was about to pickle: when it fails, that is the culprit."""
+
+    last: Any = None
+
+    def persistent_id(self, obj: Any) -> Any:
+        if not isinstance(obj, _ATOMS):
+            self.last = obj
+        return None
+
+
+def explain(obj: object, where: Where, error: BaseException) -> NotPicklableError:
+    """The error to raise for an object that did not pickle because of ``error``."""
+    culprit, found = _culprit(obj)
+    reason = str(found if found is not None else error).rstrip(".")
+    path = _path(obj, culprit, where) if culprit is not None else None
+    name = where if isinstance(where, str) else " and ".join(where)
+    if isinstance(error, RecursionError):
+        return NotPicklableError(
+            f"{name} must be picklable to go to another process, and is nested too deeply"
+        )
+    if culprit is None:
+        return NotPicklableError(f"{name} must be picklable to go to another process: {reason}")
+    return NotPicklableError(
+        f"{path or name} must be picklable to go to another process: "
+        f"{path or name}: {_type_name(culprit)} ({reason})"
+    )
+
+
+def _type_name(obj: object) -> str:
+    if isinstance(obj, types.FunctionType | type):
+        return f"{obj.__module__}.{obj.__qualname__}"
+    kind = type(obj)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _culprit(obj: object) -> tuple[object, BaseException | None]:
+    tracer = _Tracer(io.BytesIO(), References())
+    try:
+        tracer.dump(obj)
+    except Exception as error:
+        return tracer.last, error
+    return None, None
+
+
+def _path(obj: object, culprit: object, where: Where) -> str | None:
+    """The shortest path from obj to culprit, as one would write it in Python."""
+    if isinstance(where, tuple) and isinstance(obj, tuple):
+        start = list(zip(where, obj, strict=False))
+    else:
+        start = [(where if isinstance(where, str) else where[0], obj)]
+    queue: deque[tuple[str, Any, int]] = deque((name, value, 0) for name, value in start)
+    seen: dict[int, Any] = {}  # keeps what it has seen alive, so that an id stays one object's
+    while queue and len(seen) < _MAX_NODES:
+        path, value, depth = queue.popleft()
+        if value is culprit:
+            return path
+        if depth < _MAX_DEPTH and id(value) not in seen and not isinstance(value, _ATOMS):
+            seen[id(value)] = value
+            queue.extend((path + step, child, depth + 1) for step, child in _children(value))
+    return None
+
+
+def _children(obj: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(obj, dict):
+        for key, value in list(obj.items()):
+            yield f"[{_short(key)}]", value
+            yield f".<key {_short(key)}>", key
+    elif isinstance(obj, list | tuple | deque):
+        for index, value in enumerate(list(obj)):
+            yield f"[{index}]", value
+    elif isinstance(obj, set | frozenset):
+        for value in list(obj):
+            yield f".<element {_short(value)}>", value
+    if isinstance(obj, types.FunctionType):
+        yield from _function_children(obj)
+    elif isinstance(obj, types.MethodType):
+        yield ".__self__", obj.__self__
+    yield from _attributes(obj)
+    if not isinstance(obj, type | types.FunctionType):
+        yield from _reduced(obj)
+
+
+def _short(obj: object) -> str:
+    text = repr(obj) if isinstance(obj, _ATOMS) else type(obj).__qualname__
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _function_children(func: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    for name, cell in zip(func.__code__.co_freevars, func.__closure__ or (), strict=False):
+        try:
+            yield f".<closure>.{name}", cell.cell_contents
+        except ValueError:
+            continue
+    if func.__defaults__:
+        yield ".__defaults__", func.__defaults__
+    if func.__kwdefaults__:
+        yield ".__kwdefaults__", func.__kwdefaults__
+    # What cloudpickle takes along of a function that no module has.
+    for name in func.__code__.co_names:
+        if name in func.__globals__:
+            yield f".<global>.{name}", func.__globals__[name]
+
+
+def _attributes(obj: Any) -> Iterator[tuple[str, Any]]:
+    attributes: Any = getattr(obj, "__dict__", None)
+    if isinstance(attributes, dict | types.MappingProxyType):
+        for name, value in list(attributes.items()):
+            yield f".{name}", value
+    if isinstance(obj, type):
+        return
+    for kind in type(obj).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            mangled = f"_{kind.__name__.lstrip('_')}{name}" if name.startswith("__") else name
+            try:
+                yield f".{name}", object.__getattribute__(obj, mangled)
+            except AttributeError:
+                continue
+
+
+def _reduced(obj: Any) -> Iterator[tuple[str, Any]]:
+    """What else its own __reduce__ or __getstate__ gives."""
+    try:
+        reduced = obj.__reduce_ex__(PROTOCOL)
+    except Exception:
+        return
+    if not isinstance(reduced, tuple):
+        return
+    arguments: Any = reduced[1] if len(reduced) > 1 else ()
+    state: Any = reduced[2] if len(reduced) > 2 else None
+    if isinstance(arguments, tuple):
+        for value in arguments:
+            yield "", value
+    if isinstance(state, tuple) and len(state) == 2:
+        for part in state:
+            if isinstance(part, dict):
+                yield from ((f".{name}", value) for name, value in part.items())
+    elif isinstance(state, dict):
+        yield from ((f".{name}", value) for name, value in state.items())
+    elif state is not None:
+        yield "", state
+
+
+_PICKLERS = ("freethreading", "cloudpickle", "pickle", "copyreg")
+
+
+def is_pickles_own(error: BaseException) -> bool:
+    """Whether pickle says that something cannot be pickled, rather than a method of the user's having failed."""
+    if not isinstance(error, pickle.PicklingError | TypeError | AttributeError | RecursionError):
+        return False
+    step = error.__traceback__
+    while step is not None:
+        module = str(step.tb_frame.f_globals.get("__name__", "")).split(".")[0]
+        if module not in _PICKLERS:  # the first frame that a method of the object's had
+            return module in sys.stdlib_module_names and "pickle" in str(error)
+        step = step.tb_next
+    return True

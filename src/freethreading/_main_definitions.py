@@ -1,0 +1,203 @@
+"""How definitions of a ``__main__`` that is never run again reach the workers: a log of versions.
+
+The Publisher (in the program) appends to a BlobLog what a payload needs and the log has not got: a global is sent
+when it is first needed and again when the program binds its name to another object, never otherwise. The Subscriber
+(in each worker) applies the log to the worker's own ``__main__`` up to the version that a payload names.
+
+An entry is a pickled header (names, those that could not be sent and why), then one stream of pickles, a value a
+name, with one memo: what two globals share stays shared, and cycles among classes work.
+
+Identity decides: ``x = other`` is seen, ``x.append(1)`` is not, as it would be too late for a task already sent.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from freethreading import _core
+from freethreading._by_value import PROTOCOL, ByValuePickler, Unsent
+from freethreading._capture import Capture
+
+_MISSING: Any = object()
+
+
+class Publisher:
+    """The program's side. Thread-safe; no lock is held while objects are pickled, which runs the user's code."""
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        self.namespace = namespace
+        self.log = _core.BlobLog()
+        self.version = 0
+        # Guarded by _guard, and replaced as a whole so that readers need no lock: what the log holds, by name. The
+        # values are kept alive: an identity means something only as long as its object lives.
+        self.sent: dict[str, Any] = {}
+        self._uses: dict[str, tuple[str, ...]] = {}
+        self._unsent: dict[str, BaseException] = {}
+        self._handles: list[bytes] = []
+        self._guard = threading.Lock()
+
+    def require(self, named: Iterable[str], used: Iterable[str]) -> int:
+        """Publishes what is missing; the version that has everything.
+
+        What a payload names must be sendable (the error of what is not is raised); what a function may look up when
+        it runs is sent where it can be.
+        """
+        named = tuple(named)
+        while True:
+            start, sent, uses, unsent = self.version, self.sent, self._uses, self._unsent
+            batch = _Batch(self.namespace, sent, uses, unsent)
+            batch.uses((*named, *used))
+            if not batch.pending:
+                for name in named:
+                    if name in unsent and name not in _stale(self.namespace, sent, (name,)):
+                        raise unsent[name]
+                return start
+            entry = batch.entry(named)
+            with self._guard:
+                if self.version != start:  # somebody else published meanwhile: look again at what is missing
+                    batch.capture.drop()
+                    continue
+                number = self.log.append(entry)
+                self.sent = {**sent, **batch.values}
+                self._uses = {**uses, **batch.used_by}
+                self._unsent = {k: v for k, v in unsent.items() if k not in batch.values} | batch.failures
+                self._handles += (
+                    batch.capture.keep()
+                )  # alive as long as the log, which workers to come will read
+                self.version = number
+                return number
+
+
+def _stale(namespace: dict[str, Any], sent: dict[str, Any], names: Iterable[str]) -> list[str]:
+    get, was = namespace.get, sent.get
+    return [name for name in names if get(name, _MISSING) is not was(name, _MISSING)]
+
+
+class _Batch:
+    """What one entry will hold; the MainView of the pickler that makes it."""
+
+    def __init__(
+        self,
+        namespace: dict[str, Any],
+        sent: dict[str, Any],
+        uses: dict[str, tuple[str, ...]],
+        unsent: dict[str, BaseException],
+    ) -> None:
+        self.namespace = namespace
+        self.capture = Capture()
+        self.values: dict[str, Any] = {}
+        self.used_by: dict[str, tuple[str, ...]] = {}
+        self.failures: dict[str, BaseException] = {}
+        self.pending: list[str] = []
+        self._sent, self._uses, self._unsent = sent, uses, unsent
+        self._seen: set[str] = set()
+        self._current: dict[str, None] = {}
+
+    def uses(self, names: tuple[str, ...]) -> None:
+        self._current.update(dict.fromkeys(names))
+        stack = list(reversed(names))
+        while stack:
+            name = stack.pop()
+            if name in self._seen:
+                continue
+            self._seen.add(name)
+            value = self.namespace.get(name, _MISSING)
+            if value is _MISSING:  # a builtin, or not defined yet
+                continue
+            if self._sent.get(name, _MISSING) is value:
+                stack += self._uses.get(name, ())
+            else:
+                self.values[name] = value
+                self.pending.append(name)
+
+    def by_reference(self, root: str) -> bool:
+        if self._sent.get(root, _MISSING) is self.namespace.get(root) and root not in self._unsent:
+            self.uses((root,))
+            return True
+        self.uses((root,))
+        return False
+
+    def entry(self, named: tuple[str, ...]) -> bytes:
+        try:
+            return self._dump()
+        except Exception:
+            self.capture.drop()
+        # One of the names is to blame: find which by pickling each on its own, then send the others.
+        for name in list(self.pending):
+            alone = _Batch(self.namespace, self._sent, self._uses, self._unsent)
+            alone.pending, alone.values = [name], {name: self.values[name]}
+            try:
+                with alone.capture:
+                    ByValuePickler(io.BytesIO(), alone).dump(alone.values[name])
+            except Exception as error:
+                if name in named:
+                    raise
+                self.failures[name] = error
+            finally:
+                alone.capture.drop()
+            self.uses(tuple(alone.pending[1:]))
+        return self._dump()
+
+    def _dump(self) -> bytes:
+        stream = io.BytesIO()
+        pickler = ByValuePickler(stream, self)
+        names: list[str] = []
+        with self.capture:
+            for name in self.pending:  # grows while it is walked
+                if name in self.failures:
+                    continue
+                self._current = {}
+                pickler.dump(self.values[name])
+                self.used_by[name] = tuple(self._current)
+                names.append(name)
+        reasons = {n: f"it cannot be pickled ({type(e).__name__}: {e})" for n, e in self.failures.items()}
+        return b"".join((pickle.dumps((names, reasons), PROTOCOL), stream.getbuffer()))
+
+
+class Subscriber:
+    """A worker's side: its persistent ``__main__`` and how far the log has been applied to it."""
+
+    def __init__(self, namespace: dict[str, Any], handle: bytes) -> None:
+        self.namespace = namespace
+        self.handle = handle
+        self.version = 0
+        self._log = _core.BlobLog.open(handle)
+        self.installed: dict[str, Any] = {}
+        self._guard = threading.RLock()  # rebuilding an object may load another
+
+    def update_to(self, version: int) -> None:
+        if version <= self.version:
+            return
+        with self._guard:
+            for number, entry in self._log.read_after(self.version):
+                if number > version:
+                    break
+                self._apply(entry)
+                self.version = number
+
+    def _apply(self, entry: bytes) -> None:
+        stream = io.BytesIO(entry)
+        names, reasons = pickle.load(stream)
+        for name, reason in reasons.items():
+            self._install(name, Unsent(name, reason))
+        unpickler = pickle.Unpickler(stream)
+        broken: str | None = None
+        for name in names:
+            value: Any = None
+            if broken is None:
+                try:
+                    value = unpickler.load()
+                except Exception as error:  # the stream's memo is torn: what follows is lost too
+                    broken = f"it could not be rebuilt here ({type(error).__name__}: {error})"
+            self._install(name, value if broken is None else Unsent(name, broken))
+
+    def _install(self, name: str, value: Any) -> None:
+        # What the worker has set itself, such as a pool's initializer, stays until the program changes its own.
+        if name in self.namespace and name not in self.installed:
+            self.installed[name] = _MISSING
+            return
+        self.installed[name] = self.namespace[name] = value

@@ -1,0 +1,230 @@
+"""How ``__main__`` travels to the workers.
+
+    main program                            kind     in the worker
+    file with a guard                       path     imported once under the name __mp_main__, as multiprocessing does
+    python -m name, with a guard            module   the same, by the module's name
+    anything else: file without a guard,    value    never run again: an empty module, filled with definitions when
+    -c, standard input, REPL, notebook               they are first needed (_main_definitions)
+
+A guard is an ``if`` at the top level of the file that compares ``__name__`` with ``"__main__"``.
+
+Payloads that need definitions begin with a tag: b"M", how many logs, and for each its version and its handle. A
+worker applies its log up to that version before it unpickles; the program, whose ``__main__`` is the real one, skips
+the tag. A worker that makes workers of its own publishes its ``__main__`` to them in the same way.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import io
+import os
+import struct
+import sys
+import threading
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from freethreading._main_definitions import Publisher, Subscriber
+
+Plan = dict[str, Any]
+
+TAG = b"M"
+_COUNT = struct.Struct("<cB")
+_LOG = struct.Struct("<QH")
+
+RUN_NAME = "__mp_main__"
+
+
+class _State:
+    """What this process knows about its ``__main__``; one per process, made anew in a forked child."""
+
+    def __init__(self) -> None:
+        self.guard = threading.RLock()
+        self.main: types.ModuleType | None = None  # the one that kind was found out for
+        self.plan: Plan | None = None
+        self.publisher: Publisher | None = None
+        self.subscriber: Subscriber | None = None
+
+
+_state = _State()
+_replaced: list[types.ModuleType] = []  # a module that goes takes its globals from functions that still run
+
+
+def _after_fork_in_child() -> None:
+    # The log has one writer process: the child of a fork starts its own.
+    global _state
+    old, _state = _state, _State()
+    _state.main, _state.plan, _state.subscriber = old.main, old.plan, old.subscriber
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def by_value() -> bool:
+    """Whether this process's ``__main__`` goes to workers by value (or came so)."""
+    return _kind()["kind"] == "value"
+
+
+def plan() -> Plan:
+    """How a worker of this process gets its ``__main__``: plain data for install()."""
+    found = dict(_kind())
+    main = sys.modules["__main__"]
+    sys.modules.setdefault(RUN_NAME, main)  # results may name it so
+    if found["kind"] == "value":
+        found["log"] = publisher().log.handle
+    return found
+
+
+def publisher() -> Publisher:
+    """The log of this process's definitions, opened when first needed."""
+    with _state.guard:
+        main = sys.modules["__main__"]
+        if _state.publisher is None or _state.publisher.namespace is not main.__dict__:
+            from freethreading._main_definitions import Publisher
+
+            _state.publisher = Publisher(main.__dict__)
+        return _state.publisher
+
+
+def version() -> int:
+    """The newest version of this process's definitions; 0: none was ever needed."""
+    return _state.publisher.version if _state.publisher is not None else 0
+
+
+def publishes() -> bool:
+    """Whether definitions made in this process go to workers: not in a worker that has none of its own."""
+    return _state.subscriber is None or _state.publisher is not None
+
+
+def subscriber() -> Subscriber | None:
+    return _state.subscriber
+
+
+def install(how: Plan) -> None:
+    """Makes this process's ``__main__`` what the plan says. In a worker, before anything is unpickled."""
+    kind = how["kind"]
+    if kind == "path":
+        _run(_code_of_path(how["path"]), __file__=how["path"], __package__=None)
+    elif kind == "module":
+        spec = importlib.util.find_spec(how["name"])
+        if spec is None or spec.loader is None:
+            raise ImportError(
+                f"the main module {how['name']!r} cannot be found in the worker", name=how["name"]
+            )
+        code: types.CodeType = spec.loader.get_code(spec.name)  # type: ignore[attr-defined]
+        _run(code, __file__=spec.origin, __package__=spec.parent, __spec__=spec, __loader__=spec.loader)
+    else:
+        from freethreading._main_definitions import Subscriber
+
+        main = types.ModuleType("__main__")
+        if "file" in how:
+            main.__file__ = how["file"]
+        _become_main(main)
+        _state.subscriber = Subscriber(main.__dict__, how["log"])
+    _state.main, _state.plan = sys.modules["__main__"], {k: v for k, v in how.items() if k != "log"}
+
+
+def update_to(number: int) -> None:
+    """Brings this worker's ``__main__`` up to that version of the program's definitions."""
+    if _state.subscriber is not None:
+        _state.subscriber.update_to(number)
+
+
+def tag(logs: list[tuple[int, bytes]]) -> bytes:
+    """What a payload begins with that needs these versions of these logs."""
+    parts = [_COUNT.pack(TAG, len(logs))]
+    for number, handle in logs:
+        parts += (_LOG.pack(number, len(handle)), handle)
+    return b"".join(parts)
+
+
+def arrive(data: bytes | memoryview) -> int:
+    """Applies a payload's tag and gives its length."""
+    _, count = _COUNT.unpack_from(data)
+    at = _COUNT.size
+    own = _state.subscriber
+    for _ in range(count):
+        number, length = _LOG.unpack_from(data, at)
+        at += _LOG.size
+        if own is not None and own.version < number and own.handle == bytes(data[at : at + length]):
+            own.update_to(number)
+        at += length
+    return at
+
+
+def has_guard(source: str | bytes) -> bool:
+    """Whether a file's top level has ``if __name__ == "__main__"``; False for what does not parse."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return False
+    return any(isinstance(node, ast.If) and _names_main(node.test) for node in tree.body)
+
+
+def _names_main(test: ast.expr) -> bool:
+    nodes = list(ast.walk(test))
+    named = any(isinstance(n, ast.Name) and n.id == "__name__" for n in nodes)
+    return named and any(isinstance(n, ast.Constant) and n.value == "__main__" for n in nodes)
+
+
+def _kind() -> Plan:
+    main = sys.modules["__main__"]
+    found = _state.plan
+    if found is None or _state.main is not main:
+        with _state.guard:
+            found = _find_out(main)
+            _state.main, _state.plan = main, found
+    return found
+
+
+def _find_out(main: types.ModuleType) -> Plan:
+    file = getattr(main, "__file__", None)
+    by_value: Plan = {"kind": "value"}
+    if not isinstance(file, str):
+        return by_value
+    path = Path(file).absolute()
+    by_value["file"] = str(path)
+    # After the file of "python -i" comes a REPL in the same module.
+    if sys.flags.interactive or hasattr(sys, "ps1"):
+        return by_value
+    try:
+        source = path.read_bytes()
+    except OSError:
+        return by_value
+    if b"__name__" not in source or not has_guard(source):
+        return by_value
+    spec = getattr(main, "__spec__", None)
+    if spec is None:
+        return {"kind": "path", "path": str(path)}
+    # A package's __main__.py is seldom meant to be imported, guard or not.
+    name: str = spec.name
+    return by_value if name == "__main__" or name.endswith(".__main__") else {"kind": "module", "name": name}
+
+
+def _code_of_path(path: str) -> types.CodeType:
+    with io.open_code(path) as file:
+        return compile(file.read(), path, "exec")
+
+
+def _run(code: types.CodeType, **attributes: Any) -> None:
+    main = types.ModuleType(RUN_NAME)
+    main.__dict__.update(attributes)
+    before = {name: sys.modules.get(name) for name in ("__main__", RUN_NAME)}
+    _become_main(main)
+    try:
+        exec(code, main.__dict__)
+    except BaseException:
+        for name, module in before.items():
+            if module is None:
+                sys.modules.pop(name, None)
+            else:
+                sys.modules[name] = module
+        raise
+
+
+def _become_main(main: types.ModuleType) -> None:
+    _replaced.append(sys.modules["__main__"])
+    sys.modules["__main__"] = sys.modules[RUN_NAME] = main

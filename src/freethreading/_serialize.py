@@ -1,0 +1,215 @@
+"""How objects become bytes for another process, and what goes with them.
+
+dumps() tries plain pickle first and, for what pickle cannot name (lambdas, closures, local classes), the pickler of
+_by_value; where ``__main__`` travels by value it is that one at once, because it must know what of ``__main__`` a
+payload needs. The bytes say by themselves what loads() has to do before it unpickles (see _main_module).
+
+The shared objects that a payload refers to are counted as in flight while it exists: whoever unpickles it calls
+``_core.drop_handle`` for each handle of the payload afterwards. What cannot be pickled raises NotPicklableError with
+the path to the culprit; an exception of the user's own ``__reduce__`` or ``__getstate__`` passes through as it is.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from freethreading import _core, _main_module
+from freethreading._capture import Capture, current
+from freethreading._remote_exceptions import (
+    dump_exception as dump_exception,
+    load_exception as load_exception,
+)
+
+if TYPE_CHECKING:
+    from freethreading._culprit import Where
+
+PROTOCOL = 5
+# The beginning of what _core says of an object that was made for threads: a better text than any we could find.
+_MADE_FOR_THREADS = "made for threads"
+_TAG = _main_module.TAG[0]
+
+
+class Payload(NamedTuple):
+    """Bytes for loads(), and the shared objects that they refer to, counted as in flight."""
+
+    data: bytes
+    handles: list[bytes]
+
+
+def dumps(obj: object, where: Where = "args") -> Payload:
+    """Pickles ``obj`` for another process.
+
+    ``where`` is what the culprit's path begins with; for a tuple a name for each of its elements can be given.
+    """
+    with Capture() as capture:
+        data = _dumps(obj, where)
+    return Payload(data, capture.keep())
+
+
+def dumps_bare(obj: object, where: Where = "args") -> bytes:
+    """The bytes alone: they keep no shared object alive."""
+    return _dumps(obj, where)
+
+
+def loads(data: bytes | memoryview) -> Any:
+    """The object; whatever its rebuilding raises."""
+    if len(data) and data[0] == _TAG:
+        return pickle.loads(memoryview(data)[_main_module.arrive(data) :])
+    return pickle.loads(data)
+
+
+def dumps_message(obj: object) -> tuple[bytes, list[bytes]]:
+    """dumps() for an item of a queue."""
+    with Capture() as capture:
+        data = _dumps(obj, "item")
+    return data, capture.keep()
+
+
+loads_message = loads
+
+
+def check(obj: object, where: Where = "args") -> None:
+    """Raises what dumps() would raise on the process back end; keeps nothing. For FREETHREADING_STRICT=1."""
+    from freethreading._by_value import ByValuePickler, References
+
+    class Checker(ByValuePickler):
+        def persistent_id(self, obj: object) -> object:
+            # Made for threads here, it would be shared there.
+            return type(obj).__qualname__ if isinstance(obj, _primitives()) else None
+
+    try:
+        Checker(io.BytesIO(), References()).dump(obj)
+    except Exception as error:
+        raise _translated(obj, where, error) from error
+
+
+def reduce_shared(obj: object) -> tuple[Any, ...]:
+    """``__reduce__`` of a shared object: a payload of ours, a process that multiprocessing starts, or bare bytes."""
+    handle = _core.handle_of(obj)
+    capture = current()
+    if capture is not None:
+        capture.add(handle)
+        return _core.open_handle, (handle,)
+    spawning = _spawning_popen()
+    if spawning is not None:
+        from freethreading._spawning import reduce_for_spawning
+
+        return reduce_for_spawning(spawning, handle)
+    return _core.open_handle, (handle,)
+
+
+def _spawning_popen() -> Any:
+    import sys
+
+    context: Any = sys.modules.get("multiprocessing.context")
+    return context.get_spawning_popen() if context is not None else None
+
+
+def _dumps(obj: object, where: Where) -> bytes:
+    if _main_module.by_value():
+        try:
+            return _dumps_with_definitions(obj)
+        except Exception as error:
+            translated = _translated(obj, where, error)
+            if translated is error:
+                raise
+            raise translated from error
+    capture = current()
+    mark = len(capture.handles) if capture is not None else 0
+    try:
+        return pickle.dumps(obj, PROTOCOL)
+    except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
+        if _MADE_FOR_THREADS in str(error):
+            raise
+    if capture is not None:
+        _forget(capture, mark)
+    from freethreading._by_value import ByValuePickler, References
+
+    stream = io.BytesIO()
+    try:
+        ByValuePickler(stream, References()).dump(obj)
+    except Exception as error:
+        translated = _translated(obj, where, error)
+        if translated is error:
+            raise
+        raise translated from error
+    return stream.getvalue()
+
+
+def _forget(capture: Capture, mark: int) -> None:
+    for handle in capture.handles[mark:]:
+        _core.drop_handle(handle)
+    del capture.handles[mark:]
+
+
+class _Needs:
+    """The MainView of a payload: collects what it needs of ``__main__``."""
+
+    def __init__(self) -> None:
+        import sys
+
+        self.namespace: dict[str, Any] = sys.modules["__main__"].__dict__
+        self.named: dict[str, None] = {}
+        self.used: dict[str, None] = {}
+        self._publishes = _main_module.publishes()
+        self._subscriber = _main_module.subscriber()
+
+    def by_reference(self, root: str) -> bool:
+        if not self._publishes and self._subscriber is not None:
+            # A worker's result: the program knows by name what it has sent, and nothing else.
+            value = self.namespace.get(root)
+            if self._subscriber.installed.get(root, self) is not value:
+                return False
+        self.named[root] = None
+        return True
+
+    def uses(self, names: Iterable[str]) -> None:
+        self.used.update(dict.fromkeys(names))
+
+    def logs(self) -> list[tuple[int, bytes]]:
+        if not (self.named or self.used):
+            return []
+        found: list[tuple[int, bytes]] = []
+        if self._subscriber is not None:
+            found.append((self._subscriber.version, self._subscriber.handle))
+        if self._publishes:
+            publisher = _main_module.publisher()
+            found.append((publisher.require(self.named, self.used), publisher.log.handle))
+        return found
+
+
+def _dumps_with_definitions(obj: object) -> bytes:
+    from freethreading._by_value import ByValuePickler
+
+    needs = _Needs()
+    stream = io.BytesIO()
+    ByValuePickler(stream, needs).dump(obj)
+    logs = needs.logs()
+    return _main_module.tag(logs) + stream.getvalue() if logs else stream.getvalue()
+
+
+def _translated(obj: object, where: Where, error: Exception) -> Exception:
+    """The error itself, or the NotPicklableError that says it better."""
+    from freethreading import _culprit
+    from freethreading._exceptions import NotPicklableError
+
+    if isinstance(error, NotPicklableError) or _MADE_FOR_THREADS in str(error):
+        return error
+    return _culprit.explain(obj, where, error) if _culprit.is_pickles_own(error) else error
+
+
+def _primitives() -> tuple[type, ...]:
+    return (
+        _core.Lock,
+        _core.RLock,
+        _core.Semaphore,
+        _core.BoundedSemaphore,
+        _core.Condition,
+        _core.Event,
+        _core.Barrier,
+        _core.Queue,
+        _core.SimpleQueue,
+    )

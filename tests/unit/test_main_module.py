@@ -1,0 +1,375 @@
+"""How __main__ travels: each program below runs in an interpreter of its own, started in each way there is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from freethreading import _main_module
+
+TESTS = Path(__file__).parent.parent
+SOURCES = TESTS.parent / "src"
+SECONDS = 60
+
+UNGUARDED = """
+import enum, functools, math, os, sys, threading, types
+from support.far_worker import FarWorker
+
+print("top level", flush=True)
+counter = 0
+calls = []
+big = bytes(3_000_000)
+lock_like = threading.Lock()
+
+class Color(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+class Base:
+    def who(self): return type(self).__name__
+
+class Point(Base):
+    __slots__ = ("x", "y")
+    class Inner:
+        pass
+    def __init__(self, x, y): self.x, self.y = x, y
+    def __eq__(self, other): return (self.x, self.y) == (other.x, other.y)
+    def swap(self): return Point(self.y, self.x)
+
+def square(x): return x * x
+def hypotenuse(a, b): return math.sqrt(square(a) + square(b))
+def swap(p): return p.swap()
+def other(color): return Color.BLUE if color is Color.RED else Color.RED
+def inner(): return Point.Inner()
+def init(value):
+    global counter
+    counter = value
+def bump():
+    global counter
+    counter += 1
+    return counter
+def read_counter(): return counter
+def size(): return len(big)
+def uses_lock():
+    with lock_like:
+        return 1
+def may_use_lock(use):
+    return lock_like if use else "fine"
+@functools.lru_cache(maxsize=None)
+def cached(x):
+    calls.append(x)
+    return x
+def hits(): return cached.cache_info().hits, list(calls)
+def twice(f):
+    @functools.wraps(f)
+    def wrapper(*args): return f(f(*args))
+    return wrapper
+@twice
+def add_one(x): return x + 1
+@functools.singledispatch
+def kind(x): return "object"
+@kind.register(int)
+def _(x): return "int"
+def fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)
+def is_even(n): return n == 0 or is_odd(n - 1)
+def is_odd(n): return n != 0 and is_even(n - 1)
+def main_name(): return __name__, sys.modules["__main__"].__dict__ is globals()
+def pid(): return os.getpid()
+
+class Node:
+    pass
+Node.related = [Node]
+class Left: pass
+class Right: pass
+Left.other = Right
+Right.other = Left
+def cycle(): return Left.other.other is Left and Node.related == [Node]
+shared = []
+holder = {"shared": shared}
+def same(): return holder["shared"] is shared
+
+with FarWorker() as worker:
+    call = worker.call
+    assert call(pid) != os.getpid()
+    assert call(hypotenuse, 3, 4) == 5
+    assert call(main_name) == ("__main__", True)
+    assert call(swap, Point(1, 2)) == Point(2, 1)
+    assert type(call(swap, Point(1, 2))) is Point
+    assert type(call(inner)) is Point.Inner
+    assert call(other, Color.RED) is Color.BLUE
+    assert call(Point(1, 2).who) == "Point"
+    call(init, 10)
+    assert [call(bump), call(bump), call(read_counter)] == [11, 12, 12]
+    assert counter == 0
+    assert call(cached, 5) == 5 and call(cached, 5) == 5
+    assert call(hits) == (1, [5])
+    assert call(add_one, 1) == 3
+    assert (call(kind, 1), call(kind, "")) == ("int", "object")
+    assert call(fib, 10) == 55
+    assert call(is_even, 10) is True
+    assert call(cycle) and call(same)
+    # Lambdas and closures share the worker's globals with everything else.
+    assert call(lambda: counter) == 12
+    def make(n):
+        total = n
+        def add(x):
+            nonlocal total
+            total += x
+            return total
+        def get(): return total + counter
+        return add, get
+    assert call(lambda pair: (pair[0](1), pair[1]()), make(1)) == (2, 14)
+    assert call(lambda: (lambda: square(7))())  == 49
+    # A big global goes once; a changed one again.
+    assert call(size) == 3_000_000
+    log = __import__("freethreading._main_module")._main_module.publisher().log
+    def total(): return sum(log.sizes)
+    before = total()
+    for _ in range(5):
+        assert call(size) == 3_000_000
+    assert total() == before and worker.bytes_sent < 1000
+    def size(): return len(big) + 1
+    assert call(size) == 3_000_001
+    assert total() - before < 10_000
+    big = b"12"
+    assert call(size) == 3
+    # What cannot come says so where it is used, and only there.
+    assert call(may_use_lock, False) == "fine"
+    try:
+        call(uses_lock)
+    except NameError as error:
+        assert "lock_like" in str(error) and "cannot pickle" in str(error), error
+    else:
+        raise AssertionError("no error")
+    # Defined after the function that uses it.
+    def late(): return later()
+    def later(): return "later"
+    assert call(late) == "later"
+    class Local:
+        def __init__(self): self.v = Color.RED
+    assert call(lambda o: o.v is Color.RED, Local())
+    # A redefined class, and what the worker makes of the new one.
+    class Point(Base):
+        def __init__(self, x, y): self.x, self.y = x, y
+        def swap(self): return Point(self.y * 10, self.x)
+    assert call(swap, Point(1, 2)).x == 20
+    assert type(call(swap, Point(1, 2))) is Point
+with FarWorker() as second:
+    assert second.call(size) == 3 and second.call(read_counter) == 0
+    # A name that the worker has set itself stays until the program binds another object to it.
+    def set_it(): globals()["made_there"] = "there"
+    def get_it(): return made_there
+    second.call(set_it)
+    made_there = "here"
+    assert second.call(get_it) == "there"
+    made_there = "changed"
+    assert second.call(get_it) == "changed"
+print("done")
+"""
+
+GUARDED = """
+import enum, sys
+from support.far_worker import FarWorker
+
+print("top level", flush=True)
+counter = 0
+
+class Color(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+def other(color): return Color.BLUE if color is Color.RED else Color.RED
+def init(value):
+    global counter
+    counter = value
+def read_counter(): return counter
+def names(): return __name__, sys.modules["__main__"].__dict__ is globals()
+
+if __name__ == "__main__":
+    with FarWorker() as worker:
+        call = worker.call
+        assert call(names) == ("__mp_main__", True)
+        assert call(other, Color.RED) is Color.BLUE
+        call(init, 5)
+        assert call(read_counter) == 5
+        assert call(lambda: counter) == 5
+        assert call(lambda c: other(c), Color.RED) is Color.BLUE
+        assert counter == 0
+    print("done")
+"""
+
+
+def run(arguments: list[str], cwd: Path, text: str | None = None) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        env={**os.environ, "PYTHONPATH": f"{SOURCES}{os.pathsep}{TESTS}", "TMPDIR": str(cwd)},
+    )
+    assert done.returncode == 0, done.stderr
+    return (done.stdout + done.stderr).splitlines()
+
+
+def lines(text: list[str], word: str) -> int:
+    return sum(line.strip() == word for line in text)
+
+
+@pytest.mark.parametrize("how", ["file", "-c", "stdin"])
+def test_a_program_that_is_never_run_again(how: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(UNGUARDED)
+    out = {
+        "file": lambda: run(["program.py"], tmp_path),
+        "-c": lambda: run(["-c", UNGUARDED], tmp_path),
+        "stdin": lambda: run(["-"], tmp_path, UNGUARDED),
+    }[how]()
+    assert lines(out, "top level") == 1
+    assert lines(out, "done") == 1
+
+
+@pytest.mark.parametrize("how", ["file", "-m"])
+def test_a_file_with_a_guard_is_imported_once(how: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(GUARDED)
+    out = run(["program.py"] if how == "file" else ["-m", "program"], tmp_path)
+    assert lines(out, "top level") == 2
+    assert lines(out, "done") == 1
+
+
+def test_module_of_a_package_with_relative_imports(tmp_path: Path) -> None:
+    package = tmp_path / "pack"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "tools.py").write_text("def triple(x): return 3 * x\n")
+    (package / "main.py").write_text(
+        textwrap.dedent(
+            """
+            from .tools import triple
+            from support.far_worker import FarWorker
+            def work(x): return triple(x) + 1
+            if __name__ == "__main__":
+                with FarWorker() as worker:
+                    print(worker.call(work, 2))
+            """
+        )
+    )
+    (package / "__main__.py").write_text((package / "main.py").read_text())
+    assert run(["-m", "pack.main"], tmp_path) == ["7"]
+    assert run(["-m", "pack"], tmp_path) == ["7"]
+
+
+def test_interactive_prompt(tmp_path: Path) -> None:
+    text = textwrap.dedent(
+        """
+        from support.far_worker import FarWorker
+        n = 1
+        def f(x): return x + n
+
+        worker = FarWorker()
+        print("first", worker.call(f, 1))
+        n = 10
+        print("second", worker.call(f, 1))
+        def f(x): return -x - n
+
+        print("third", worker.call(f, 1))
+        worker.close()
+        """
+    )
+    out = "\n".join(run(["-i", "-q"], tmp_path, text))
+    assert "first 2" in out
+    assert "second 11" in out
+    assert "third -11" in out
+
+
+def test_a_worker_makes_workers_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        textwrap.dedent(
+            """
+            import enum
+            from support.far_worker import FarWorker
+            class Color(enum.Enum):
+                RED = 1
+            def leaf(x): return x, Color.RED
+            def middle(x):
+                with FarWorker() as inner:
+                    value, color = inner.call(leaf, x + 1)
+                    assert color is Color.RED
+                    return value, color
+            def wrong():
+                with FarWorker() as inner:
+                    return inner.call(leaf)
+            with FarWorker() as worker:
+                value, color = worker.call(middle, 1)
+                assert color is Color.RED
+                print(value)
+                try:
+                    worker.call(wrong)
+                except TypeError as error:
+                    print("TypeError")
+            """
+        )
+    )
+    assert run(["program.py"], tmp_path) == ["2", "TypeError"]
+
+
+def test_what_a_worker_defines_comes_back_by_value(tmp_path: Path) -> None:
+    text = textwrap.dedent(
+        """
+        from support.far_worker import FarWorker
+        def define():
+            global made
+            exec("def made(x): return x + base", globals())
+            return made
+        base = 5
+        with FarWorker() as worker:
+            print(worker.call(define)(1))
+            print(worker.call(lambda: (lambda x: x + base))(2))
+        """
+    )
+    assert run(["-c", text], tmp_path) == ["6", "7"]
+
+
+def test_a_named_function_that_cannot_travel_is_named_at_the_call(tmp_path: Path) -> None:
+    text = textwrap.dedent(
+        """
+        import threading
+        from support.far_worker import FarWorker
+        import freethreading
+        class Bad:
+            lock = threading.Lock()
+        def fine(): return 1
+        with FarWorker() as worker:
+            for _ in range(2):
+                try:
+                    worker.call(Bad)
+                except freethreading.NotPicklableError as error:
+                    print(error)
+            print(worker.call(fine))
+        """
+    )
+    first, second, value = run(["-c", text], tmp_path)
+    assert first == second
+    assert "must be picklable" in first
+    assert "lock" in first
+    assert value == "1"
+
+
+@pytest.mark.parametrize(
+    ("source", "guarded"),
+    [
+        ('if __name__ == "__main__":\n    pass', True),
+        ("if '__main__' == __name__:\n    pass", True),
+        ('def f():\n    if __name__ == "__main__": pass', False),
+        ("print(__name__)", False),
+        ("if True:\n    pass", False),
+        ("if __name__ ==", False),
+    ],
+)
+def test_guard(source: str, guarded: bool) -> None:
+    assert _main_module.has_guard(source) is guarded
