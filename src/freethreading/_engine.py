@@ -1,0 +1,267 @@
+"""What a pool or an executor runs its calls on: tasks in, outcomes back, whatever the workers are.
+
+A `Task` is one message's worth of calls of one function. The engine runs its items in order and gives each one's outcome
+to the task's `Sink`. Pool and executor are thin over this: they make tasks and sinks; `ThreadEngine` and `ProcessEngine`
+run them. docs/design/engine.md has the whole protocol.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
+
+from freethreading._backend import process_backend
+
+# How a task's items become calls of its function.
+CALL = 1  # one item, (args, kwargs): function(*args, **kwargs)
+ONE = 2  # each item: function(item)
+STAR = 3  # each item: function(*item)
+
+# An engine's states; they only grow.
+OPEN = 0
+CLOSED = 1  # takes no more; what it has been given is done
+TERMINATED = 2  # takes no more; what it has been given fails
+
+# (True, the value) or (False, the exception)
+Outcome = tuple[bool, Any]
+
+
+class Sink(Protocol):
+    """Where outcomes go. Called from any thread, never with an engine's lock held (but for `begin`)."""
+
+    # Whether a task may still be withdrawn while no worker has it; if so the engine keeps it back until one is near.
+    cancellable: bool
+
+    def begin(self) -> bool:
+        """The task goes to a worker now. False: it was cancelled, drop it."""
+        ...
+
+    def cancel(self) -> None:
+        """The task will not run."""
+        ...
+
+    def deliver(self, first: int, outcomes: Sequence[Outcome]) -> None:
+        """Outcomes of the items first, first + 1, ..."""
+        ...
+
+
+class Task:
+    """Calls of one function: `items` as `kind` says; `first` is the first one's index in its sink."""
+
+    __slots__ = ("first", "function", "items", "kind", "sink")
+
+    def __init__(self, kind: int, function: Callable[..., Any], items: Sequence[Any], sink: Sink, first: int = 0) -> None:
+        self.kind = kind
+        self.function = function
+        self.items = items
+        self.sink = sink
+        self.first = first
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an engine is asked to be. `lasting`: at the program's end its work is completed, not dropped."""
+
+    workers: int
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+    name_prefix: str = ""
+    max_tasks: int | None = None
+    eager: bool = False
+    lasting: bool = True
+    broken_error: Callable[[BaseException], BaseException] = lambda error: error  # what calls of a broken engine raise
+
+
+class Engine:
+    """Base of the engines. Methods may be called from any thread, also from a sink; `abandon` also from a
+    finaliser."""
+
+    ends_at_once = False  # whether terminate() ends workers in the middle of a task
+    exit_grace = 0.1  # seconds that the program's end waits for the workers of one that is not lasting
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.broken: BaseException | None = None  # why no call can succeed any more
+        self._state = OPEN
+        self._lock = threading.RLock()  # an RLock: a finaliser that runs under it may submit or shut down
+        self._pid = os.getpid()
+        _register(self)
+
+    # What the kinds of engine define.
+
+    def submit(self, task: Task) -> None:
+        """Takes a task. Raises where the engine is shut, and what pickling its function or its one call raises."""
+        raise NotImplementedError
+
+    def cancel_pending(self) -> None:
+        """Cancels every task that no worker has yet."""
+        raise NotImplementedError
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Waits until all workers have ended. False: not yet. REQUIRES: closed, and not in_engine()."""
+        raise NotImplementedError
+
+    def in_engine(self) -> bool:
+        """Whether the calling thread is one that the engine cannot end without: waiting for its end would never end."""
+        raise NotImplementedError
+
+    def worker_count(self) -> int:
+        """How many workers there are now."""
+        raise NotImplementedError
+
+    def _closing(self) -> None:
+        """The state has grown: wake whoever acts on it. May run in a finaliser: takes no lock that others wait under."""
+        raise NotImplementedError
+
+    def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """What a batch's tasks carry as their function, made once a batch. Raises what pickling it raises."""
+        return function
+
+    def pumping(self) -> bool:
+        """Whether the calling thread is the only one that hands out outcomes (it runs a callback): it must pump()."""
+        return False
+
+    def pump(self) -> None:
+        """Hands out some outcomes, or waits a moment for one: so a callback may wait for another call's result."""
+        raise NotImplementedError
+
+    # What they have in common.
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this is a forked child's copy: its workers are the parent's."""
+        return self._pid != os.getpid()
+
+    @property
+    def state(self) -> int:
+        return self._state
+
+    def refuse_inherited(self) -> NoReturn:
+        """Raises the error of using a pool in a forked child."""
+        raise RuntimeError(
+            f"this pool's workers belong to process {self._pid}, which forked this one; make a new pool here"
+        )
+
+    def close(self) -> None:
+        """No more tasks; the workers end when the last one is done. Does nothing the second time, or in a child."""
+        if not self.inherited:
+            with self._lock:
+                self._state = max(self._state, CLOSED)
+            self._closing()
+
+    def terminate(self) -> None:
+        """No more tasks; those that are not done fail (on threads: those that have not begun)."""
+        if not self.inherited:
+            with self._lock:
+                self._state = TERMINATED
+            self._closing()
+
+    def abandon(self, state: int) -> None:
+        """close() or terminate() from a finaliser, when nobody can submit any more: without the lock."""
+        if not self.inherited:
+            self._state = max(self._state, state)
+            self._closing()
+
+    def _refuse(self) -> None:
+        # Raises what submit() raises in this state. Under the lock.
+        if self.inherited:
+            self.refuse_inherited()
+        if self._state != OPEN:
+            raise EngineClosedError
+        if self.broken is not None:
+            raise self.broken
+
+    def _hand(self, task: Task, first: int, outcomes: Sequence[Outcome]) -> None:
+        # Gives outcomes to a sink. A callback's exception is reported and goes no further: workers and drainer go on.
+        try:
+            task.sink.deliver(task.first + first, outcomes)
+        except BaseException:
+            report_exception()
+
+
+class EngineClosedError(RuntimeError):
+    """A task was given to an engine that takes no more; pool and executor say it in their own words."""
+
+
+def leaving() -> bool:
+    """Whether this process is at its end, and has ended its engines."""
+    return _left_pid == os.getpid()
+
+
+def terminated_error() -> RuntimeError:
+    return RuntimeError("the pool was terminated before this call was done")
+
+
+def report_exception() -> None:
+    """Reports the exception being handled as a thread's uncaught one, and goes on."""
+    kind, value, trace = sys.exc_info()
+    threading.excepthook(threading.ExceptHookArgs((kind, value, trace, threading.current_thread())))
+
+
+def call_item(kind: int, function: Callable[..., Any], item: Any) -> Outcome:
+    """Runs one item. Every exception is an outcome, SystemExit and KeyboardInterrupt as well."""
+    try:
+        if kind == ONE:
+            return True, function(item)
+        if kind == STAR:
+            return True, function(*item)
+        return True, function(*item[0], **item[1])
+    except BaseException as error:
+        # Without this frame, the traceback begins in the user's code and keeps nothing of ours alive.
+        trace = error.__traceback__
+        return False, error.with_traceback(trace.tb_next if trace is not None else None)
+
+
+def make_engine(options: Options) -> Engine:
+    """An engine of the back end that is chosen now."""
+    if process_backend():
+        from freethreading._process_engine import ProcessEngine
+
+        return ProcessEngine(options)
+    from freethreading._thread_engine import ThreadEngine
+
+    return ThreadEngine(options)
+
+
+# Every engine of this process whose workers have not ended. At exit the lasting ones complete their work, the others drop
+# it; a forked child has none.
+_live: set[Engine] = set()
+_hooked_pid = 0
+_left_pid = 0
+
+
+def _register(engine: Engine) -> None:
+    global _hooked_pid
+    if leaving():
+        raise RuntimeError("cannot make a pool after interpreter shutdown")
+    if _hooked_pid != os.getpid():
+        # Before non-daemon threads are joined. Raises where the interpreter is past that.
+        threading._register_atexit(leave)  # type: ignore[attr-defined]
+        _hooked_pid = os.getpid()
+    _live.add(engine)
+
+
+def forget(engine: Engine) -> None:
+    """The engine's last worker has ended."""
+    _live.discard(engine)
+
+
+def leave() -> None:
+    """Ends every engine: the program, or the child process that made them, ends."""
+    global _left_pid
+    _left_pid = os.getpid()
+    engines = [engine for engine in list(_live) if not engine.inherited]
+    for engine in engines:
+        if engine.options.lasting:
+            engine.close()
+        else:
+            engine.terminate()
+    for engine in engines:
+        engine.join(None if engine.options.lasting else engine.exit_grace)
+
+
+os.register_at_fork(after_in_child=_live.clear)

@@ -1,0 +1,204 @@
+"""The engine whose workers are threads: one queue, and every worker takes from it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from freethreading import _serialize
+from freethreading._backend import strict_mode
+from freethreading._core import SimpleQueue
+from freethreading._engine import (
+    CALL,
+    OPEN,
+    TERMINATED,
+    Engine,
+    Options,
+    Outcome,
+    Task,
+    call_item,
+    forget,
+    terminated_error,
+)
+from freethreading._worker import PoolThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class ThreadEngine(Engine):
+    """Workers are threads of this process; nothing is pickled (FREETHREADING_STRICT=1: it is checked that it could be).
+
+    A None in the queue tells one worker to look at the state; one that ends passes it on.
+    """
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self._strict = strict_mode()
+        self._queue: SimpleQueue[Task | None] = SimpleQueue(shared=False)
+        self._threads: set[threading.Thread] = set()  # guarded by _lock
+        self._outstanding = 0  # tasks taken in and not done; guarded by _lock
+        self._started = 0  # guarded by _lock
+        if self._strict and options.initializer is not None:
+            _serialize.check((options.initializer, options.initargs), "initargs")
+        if options.eager:
+            with self._lock:
+                for _ in range(options.workers):
+                    self._add_worker()
+
+    def submit(self, task: Task) -> None:
+        if self._strict and task.kind == CALL:
+            check_call(task)
+        with self._lock:
+            self._refuse()
+            self._outstanding += 1
+            self._queue.put(task)
+            if len(self._threads) < min(self.options.workers, self._outstanding):
+                self._add_worker()
+
+    def cancel_pending(self) -> None:
+        for task in self._take_all():
+            task.sink.cancel()
+
+    def join(self, timeout: float | None = None) -> bool:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.inherited:
+            with self._lock:
+                thread = next(iter(self._threads), None)
+            if thread is None:
+                break
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                return False
+        return True
+
+    def in_engine(self) -> bool:
+        return threading.current_thread() in self._threads
+
+    def worker_count(self) -> int:
+        return len(self._threads)
+
+    def _closing(self) -> None:
+        if self._state == TERMINATED:
+            self._fail_all(terminated_error)
+        self._queue.put(None)
+        if not self._threads:
+            forget(self)
+
+    def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if self._strict:
+            _serialize.check(function, "func")
+        return function
+
+    def _add_worker(self) -> None:
+        # Under the lock.
+        prefix = self.options.name_prefix
+        name = f"{prefix}_{self._started}" if prefix else None
+        thread = PoolThread(target=self._work, name=name, daemon=not self.options.lasting)
+        self._started += 1
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except BaseException:
+            self._threads.discard(thread)
+            raise
+
+    def _work(self) -> None:
+        try:
+            if self._initialise():
+                self._serve()
+        finally:
+            with self._lock:
+                self._threads.discard(threading.current_thread())
+                if self._state == OPEN and self.broken is None or self._outstanding and not self._threads:
+                    with contextlib.suppress(RuntimeError):  # the interpreter ends: no more threads
+                        self._add_worker()  # in place of this one, whose max_tasks are used up
+                ended = not self._threads
+            if ended:
+                self._fail_all(terminated_error)
+                forget(self)
+
+    def _initialise(self) -> bool:
+        initializer = self.options.initializer
+        if initializer is None:
+            return True
+        done, value = call_item(CALL, initializer, (self.options.initargs, {}))
+        if not done:
+            with self._lock:
+                if self.broken is None:
+                    self.broken = self.options.broken_error(value)
+            broken = self.broken
+            self._fail_all(lambda: broken)
+            self._queue.put(None)
+        return done
+
+    def _serve(self) -> None:
+        budget = self.options.max_tasks
+        while budget is None or budget > 0:
+            task = self._queue.get()
+            if task is None:
+                if self._state != OPEN or self.broken is not None:
+                    self._queue.put(None)
+                    return
+                continue
+            if task.sink.begin():
+                self._run(task)
+                if budget is not None:
+                    budget -= 1
+            with self._lock:
+                self._outstanding -= 1
+            del task
+
+    def _run(self, task: Task) -> None:
+        outcomes: list[Outcome] = []
+        for item in task.items:
+            outcomes.append(
+                strict_outcome(task, item) if self._strict else call_item(task.kind, task.function, item)
+            )
+        self._hand(task, 0, outcomes)
+
+    def _take_all(self) -> list[Task]:
+        # Takes every waiting task out of the queue.
+        tasks: list[Task] = []
+        sentinel = False
+        while not self._queue.empty():
+            try:
+                task = self._queue.get_nowait()
+            except Exception:  # queue.Empty: a worker was faster
+                break
+            if task is None:
+                sentinel = True
+            else:
+                tasks.append(task)
+        if sentinel:
+            self._queue.put(None)
+        with self._lock:
+            self._outstanding -= len(tasks)
+        return tasks
+
+    def _fail_all(self, error: Callable[[], BaseException]) -> None:
+        for task in self._take_all():
+            if task.sink.begin():
+                self._hand(task, 0, [(False, error()) for _ in task.items])
+
+
+def check_call(task: Task) -> None:
+    """Raises what pickling the call would raise on processes."""
+    args, kwargs = task.items[0]
+    _serialize.check(task.function, "func")
+    _serialize.check(args, "args")
+    _serialize.check(kwargs, "kwargs")
+
+
+def strict_outcome(task: Task, item: Any) -> Outcome:
+    """Runs an item only if it and its result would pickle."""
+    try:
+        if task.kind != CALL:
+            _serialize.check(item, "item")
+        outcome = call_item(task.kind, task.function, item)
+        _serialize.check(outcome[1], "result")
+    except BaseException as error:
+        return False, error
+    return outcome
