@@ -42,7 +42,7 @@ class ThreadEngine(Engine):
         self._outstanding = 0  # tasks taken in and not done; guarded by _lock
         self._started = 0  # guarded by _lock
         if self._strict and options.initializer is not None:
-            _serialize.check((options.initializer, options.initargs), "initargs")
+            _serialize.check((options.initializer, options.initargs), ("initializer", "initargs"))
         if options.eager:
             with self._lock:
                 for _ in range(options.workers):
@@ -186,10 +186,7 @@ class ThreadEngine(Engine):
 
 def check_call(task: Task) -> None:
     """Raises what pickling the call would raise on processes."""
-    args, kwargs = task.items[0]
-    _serialize.check(task.function, "func")
-    _serialize.check(args, "args")
-    _serialize.check(kwargs, "kwargs")
+    _serialize.check((task.function, *task.items[0]), ("func", "args", "kwargs"))
 
 
 def strict_outcome(task: Task, item: Any) -> Outcome:

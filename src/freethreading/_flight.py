@@ -1,0 +1,135 @@
+"""A task message of a process engine, from its encoding until its last outcome."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from freethreading import _serialize
+from freethreading._core import drop_handle, retain_handle
+from freethreading._engine import CALL, Task
+from freethreading._frames import pack
+
+
+class PreparedFunction:
+    """A batch's function, pickled once for all its messages."""
+
+    __slots__ = ("data", "function", "handles", "pid")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.handles: list[bytes] = []
+        self.pid = os.getpid()
+        packed = _serialize.dumps(function, where="func")
+        self.function = function
+        self.data = packed.data
+        self.handles = packed.handles
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __del__(self) -> None:
+        if self.pid == os.getpid():  # a forked child's copy has no counts of its own
+            for handle in self.handles:
+                drop_handle(handle)
+
+
+class Flight:
+    """Items of a task that travel in one message.
+
+    A batch keeps its frames, and the objects that they refer to alive, to fly again with what a dead worker left of them.
+    A single call keeps nothing: a worker that dies with it fails it.
+    """
+
+    __slots__ = ("arrived", "begun", "first", "frames", "handles", "length", "number", "task", "unsent")
+
+    def __init__(
+        self,
+        number: int,
+        task: Task,
+        first: int,
+        length: int,
+        frames: Sequence[bytes],
+        handles: list[bytes],
+        unsent: dict[int, BaseException],
+    ) -> None:
+        self.number = number
+        self.task = task
+        self.first = first  # index in the task of its item 0
+        self.length = length
+        self.frames = frames  # a batch: the function's, then the items'; a call: its one pickle, until it is sent
+        self.handles = handles  # in flight for this object's sake
+        self.unsent = unsent  # why an item could not be pickled
+        self.arrived = 0  # outcomes that came; a worker publishes them in order
+        self.begun: bool | None = None
+
+    def begin(self) -> bool:
+        """Whether the task still wants to run; asks its sink once."""
+        if self.begun is None:
+            self.begun = self.task.sink.begin()
+        return self.begun
+
+    def message(self) -> tuple[bytes, list[bytes]]:
+        """The payload to send and its handles, each with a count of its own. Once for each flight."""
+        if self.task.kind == CALL:
+            payload, handles = self.frames[0], self.handles
+            self.frames, self.handles = (), []
+            return payload, handles
+        for handle in self.handles:
+            retain_handle(handle)
+        return pack(self.frames), self.handles
+
+    def rest(self, start: int, number: int) -> Flight | None:
+        """A new flight of the items from `start` on; None: there are none."""
+        if start >= self.length:
+            return None
+        handles, self.handles = self.handles, []
+        unsent = {index - start: error for index, error in self.unsent.items() if index >= start}
+        frames = [self.frames[0], *self.frames[1 + start :]]
+        rest = Flight(number, self.task, self.first + start, self.length - start, frames, handles, unsent)
+        rest.begun = True
+        return rest
+
+    def drop(self) -> None:
+        """It is done or will not fly: nothing is kept alive for it any more."""
+        handles, self.handles = self.handles, []
+        for handle in handles:
+            drop_handle(handle)
+
+
+def encode(task: Task, number: int) -> Flight:
+    """Pickles a task. A call raises what that raises; an item of a batch fails alone."""
+    function = task.function
+    if task.kind == CALL:
+        args, kwargs = task.items[0]
+        packed = _serialize.dumps((function, args, kwargs), where=("func", "args", "kwargs"))
+        return Flight(number, task, 0, 1, (packed.data,), packed.handles, {})
+    assert isinstance(function, PreparedFunction)
+    frames = [function.data]
+    handles: list[bytes] = []
+    unsent: dict[int, BaseException] = {}
+    for handle in function.handles:
+        retain_handle(handle)
+        handles.append(handle)
+    try:
+        for index, item in enumerate(task.items):
+            try:
+                packed = _serialize.dumps(item, where="item")
+            except Exception as error:
+                unsent[index] = error
+                frames.append(b"")
+            else:
+                frames.append(packed.data)
+                handles.extend(packed.handles)
+    except BaseException:
+        for handle in handles:
+            drop_handle(handle)
+        raise
+    return Flight(number, task, 0, len(task.items), frames, handles, unsent)
+
+
+def describe_item(task: Task, index: int) -> str:
+    """Names one item's call in an error."""
+    function = task.function.function if isinstance(task.function, PreparedFunction) else task.function
+    name = getattr(function, "__qualname__", None) or repr(function)
+    return f"{name}()" if task.kind == CALL else f"{name}() of item {task.first + index}"
