@@ -1,8 +1,8 @@
 """What a pool or an executor runs its calls on: tasks in, outcomes back, whatever the workers are.
 
-A `Task` is one message's worth of calls of one function. The engine runs its items in order and gives each one's outcome
-to the task's `Sink`. Pool and executor are thin over this: they make tasks and sinks; `ThreadEngine` and `ProcessEngine`
-run them. docs/design/engine.md has the whole protocol.
+A `Task` is one message's worth of calls of one function. The engine runs its items in order and gives each one's
+outcome to the task's `Sink`. Pool and executor are thin over this: they make tasks and sinks; `ThreadEngine` and
+`ProcessEngine` run them. docs/design/engine.md has the whole protocol.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class Task:
 
     __slots__ = ("first", "function", "items", "kind", "sink")
 
-    def __init__(self, kind: int, function: Callable[..., Any], items: Sequence[Any], sink: Sink, first: int = 0) -> None:
+    def __init__(
+        self, kind: int, function: Callable[..., Any], items: Sequence[Any], sink: Sink, first: int = 0
+    ) -> None:
         self.kind = kind
         self.function = function
         self.items = items
@@ -73,7 +75,8 @@ class Options:
     max_tasks: int | None = None
     eager: bool = False
     lasting: bool = True
-    broken_error: Callable[[BaseException], BaseException] = lambda error: error  # what calls of a broken engine raise
+    # What the calls of an engine raise that this exception broke.
+    broken_error: Callable[[BaseException], BaseException] = lambda error: error
 
 
 class Engine:
@@ -114,7 +117,7 @@ class Engine:
         raise NotImplementedError
 
     def _closing(self) -> None:
-        """The state has grown: wake whoever acts on it. May run in a finaliser: takes no lock that others wait under."""
+        """The state has grown: wake whoever acts on it. May run in a finaliser: waits for nobody."""
         raise NotImplementedError
 
     def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -227,8 +230,8 @@ def make_engine(options: Options) -> Engine:
     return ThreadEngine(options)
 
 
-# Every engine of this process whose workers have not ended. At exit the lasting ones complete their work, the others drop
-# it; a forked child has none.
+# Every engine of this process whose workers have not ended. At exit the lasting ones complete their work, the others
+# drop it; a forked child has none.
 _live: set[Engine] = set()
 _hooked_pid = 0
 _left_pid = 0

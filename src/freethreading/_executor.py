@@ -45,7 +45,7 @@ class FutureSink:
         if self._future.cancel():
             self._future.set_running_or_notify_cancel()
 
-    def deliver(self, first: int, outcomes: Sequence[Outcome]) -> None:
+    def deliver(self, first: int, outcomes: Sequence[Outcome]) -> None:  # noqa: ARG002
         self._settle(outcomes[0])
 
     def _settle(self, outcome: Outcome) -> None:
@@ -81,10 +81,10 @@ class WorkerPoolExecutor(Executor):
     """An executor whose workers are threads, or processes, as the back end chosen when it is made.
 
     `max_workers` is the largest number of workers (default: the CPUs that this process may use); they are started as
-    calls come in, and each calls ``initializer(*initargs)`` first. Where that raises, the executor is broken: every call
-    fails with :class:`concurrent.futures.BrokenExecutor`. With `thread_name_prefix` the workers, of either kind, are named
-    ``<prefix>_<number>``. After `max_tasks_per_child` tasks a worker is replaced by a new one. `mp_context` is accepted
-    so that code for :class:`concurrent.futures.ProcessPoolExecutor` runs, and not used.
+    calls come in, and each calls ``initializer(*initargs)`` first. Where that raises, the executor is broken: every
+    call fails with :class:`concurrent.futures.BrokenExecutor`. With `thread_name_prefix` the workers, of either kind,
+    are named ``<prefix>_<number>``. After `max_tasks_per_child` tasks a worker is replaced by a new one. `mp_context`
+    is accepted so that code for :class:`concurrent.futures.ProcessPoolExecutor` runs, and not used.
 
     A worker process that dies fails the call that it was running with :class:`WorkerLostError` and is replaced.
 
@@ -101,7 +101,7 @@ class WorkerPoolExecutor(Executor):
         *,
         thread_name_prefix: str = "",
         max_tasks_per_child: int | None = None,
-        mp_context: object = None,
+        mp_context: object = None,  # noqa: ARG002
     ) -> None:
         count = default_workers() if max_workers is None else max_workers
         if count <= 0:
@@ -154,10 +154,11 @@ class WorkerPoolExecutor(Executor):
             if buffersize < 1:
                 raise ValueError("buffersize must be None or > 0")
         deadline = None if timeout is None else timeout + time.monotonic()
-        calls = zip(*iterables)
+        calls = zip(*iterables, strict=False)
         function = self._engine.prepare(fn)
         futures = collections.deque(
-            self._submit_chunk(function, chunk) for chunk in itertools.islice(_chunks(calls, chunksize), buffersize)
+            self._submit_chunk(function, chunk)
+            for chunk in itertools.islice(_chunks(calls, chunksize), buffersize)
         )
         more = _chunks(calls, chunksize) if buffersize is not None else iter(())
         return _results(weakref.ref(self), function, futures, more, deadline, return_exceptions)

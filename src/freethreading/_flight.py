@@ -37,8 +37,8 @@ class PreparedFunction:
 class Flight:
     """Items of a task that travel in one message.
 
-    A batch keeps its frames, and the objects that they refer to alive, to fly again with what a dead worker left of them.
-    A single call keeps nothing: a worker that dies with it fails it.
+    A batch keeps its frames, and the objects that they refer to alive, to fly again with what a dead worker left of
+    them. A single call keeps nothing: a worker that dies with it fails it.
     """
 
     __slots__ = ("arrived", "begun", "first", "frames", "handles", "length", "number", "task", "unsent")
@@ -57,7 +57,7 @@ class Flight:
         self.task = task
         self.first = first  # index in the task of its item 0
         self.length = length
-        self.frames = frames  # a batch: the function's, then the items'; a call: its one pickle, until it is sent
+        self.frames = frames  # a batch: the function's, then the items'; a call: its one, until it is sent
         self.handles = handles  # in flight for this object's sake
         self.unsent = unsent  # why an item could not be pickled
         self.arrived = 0  # outcomes that came; a worker publishes them in order

@@ -5,7 +5,8 @@ pickle, (function, args, kwargs). A batch's is
 
     count of frames, u64 | size of each frame, u64 | the function's pickle | the first item's pickle | ...
 
-An empty frame stands for an item that could not be pickled: the worker answers in its place, the program has the reason.
+An empty frame stands for an item that could not be pickled: the worker answers in its place, the program has the
+reason.
 """
 
 from __future__ import annotations

@@ -74,10 +74,12 @@ class WorkerPool:
         check_initializer(initializer)
         self._feeds: set[Feed] = set()  # inputs of imap that have not ended; guarded by _lock
         self._lock = threading.RLock()
-        self._engine: Engine = make_engine(Options(count, initializer, tuple(initargs), eager=True, lasting=False))
+        self._engine: Engine = make_engine(
+            Options(count, initializer, tuple(initargs), eager=True, lasting=False)
+        )
         self._state = OPEN
 
-    def apply(self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> Any:  # noqa: B006
+    def apply(self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> Any:
         """``func(*args, **kwds)`` in a worker; waits for it."""
         return self.apply_async(func, args, kwds).get()
 
@@ -85,7 +87,7 @@ class WorkerPool:
         self,
         func: Callable[..., Any],
         args: Iterable[Any] = (),
-        kwds: Mapping[str, Any] = {},  # noqa: B006
+        kwds: Mapping[str, Any] = {},
         callback: Callback | None = None,
         error_callback: Callback | None = None,
     ) -> AsyncResult:
@@ -146,7 +148,12 @@ class WorkerPool:
         return self._map(STAR, func, iterable, chunksize, return_exceptions, callback, error_callback)
 
     def imap(
-        self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1, *, return_exceptions: bool = False
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int = 1,
+        *,
+        return_exceptions: bool = False,
     ) -> ResultIterator:
         """An iterator over ``func(item)`` in the order of the items.
 
@@ -155,7 +162,12 @@ class WorkerPool:
         return self._imap(func, iterable, chunksize, return_exceptions, ordered=True)
 
     def imap_unordered(
-        self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1, *, return_exceptions: bool = False
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int = 1,
+        *,
+        return_exceptions: bool = False,
     ) -> ResultIterator:
         """Like imap(), in the order in which the results arrive."""
         return self._imap(func, iterable, chunksize, return_exceptions, ordered=False)
@@ -265,7 +277,12 @@ class WorkerPool:
         return result
 
     def _imap(
-        self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int, return_exceptions: bool, ordered: bool
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int,
+        return_exceptions: bool,
+        ordered: bool,
     ) -> ResultIterator:
         self._check_running()
         if chunksize < 1:

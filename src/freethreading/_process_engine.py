@@ -69,8 +69,8 @@ class _Member:
 class ProcessEngine(Engine):
     """Workers are processes; tasks and results pass through the session's region.
 
-    Only the drainer touches `_members` and reads the result channel. `_flights`, `_backlog` and `_wanted` are guarded by
-    `_lock`. No sink is called under it.
+    Only the drainer touches `_members` and reads the result channel. `_flights`, `_backlog` and `_wanted` are guarded
+    by `_lock`; no outcome is delivered under it.
     """
 
     ends_at_once = True
@@ -265,7 +265,7 @@ class ProcessEngine(Engine):
                 if member.number == number:
                     member.ready = True
         elif kind == START_FAILED:
-            done, error = _load(ERROR, payload, handles)
+            _, error = _load(ERROR, payload, handles)
             self._break(error)
         else:
             self._settle(kind, number, index, payload, handles)
@@ -379,7 +379,7 @@ def _load(kind: int, payload: bytes, handles: Sequence[bytes]) -> Outcome:
 
 
 def _pack_setup(options: Options) -> tuple[Any, list[bytes]]:
-    # What a worker gets to initialise itself with, and the handles that are in flight with it as long as the engine lives.
+    # What a worker gets to initialise itself with, and the handles that are in flight as long as the engine lives.
     if options.initializer is None:
         return None, []
     try:

@@ -34,7 +34,9 @@ class _PoolSink:
 class AsyncResult(_PoolSink):
     """The result of one call of a pool: :class:`multiprocessing.pool.AsyncResult`."""
 
-    def __init__(self, pool: WorkerPool, callback: Callback | None = None, error_callback: Callback | None = None) -> None:
+    def __init__(
+        self, pool: WorkerPool, callback: Callback | None = None, error_callback: Callback | None = None
+    ) -> None:
         self._pool: WorkerPool | None = pool
         self._callback = callback
         self._error_callback = error_callback
@@ -78,7 +80,7 @@ class AsyncResult(_PoolSink):
         finally:
             del value  # the exception's traceback keeps this frame
 
-    def deliver(self, first: int, outcomes: Sequence[Outcome]) -> None:
+    def deliver(self, first: int, outcomes: Sequence[Outcome]) -> None:  # noqa: ARG002
         self._settle(outcomes[0])
 
     def _settle(self, outcome: Outcome) -> None:
@@ -137,15 +139,24 @@ class MapResult(AsyncResult):
 class Feed(_PoolSink):
     """The inner half of an iterator over results: pulls items from the input and gathers outcomes.
 
-    A thread of its own pulls, since the input may block, and may wait for what the consumer makes of earlier results. It
-    stays a bounded number of items ahead of the consumer; once the iterator is dropped, or the pool is joined, it runs
-    on to the end of the input.
+    A thread of its own pulls, since the input may block, and may wait for what the consumer makes of earlier results.
+    It stays a bounded number of items ahead of the consumer; once the iterator is dropped, or the pool is joined, it
+    runs on to the end of the input.
     """
 
-    def __init__(self, pool: WorkerPool, function: Callable[..., Any], kind: int, items: Iterable[Any], chunksize: int,
-                 ordered: bool) -> None:  # fmt: skip
+    def __init__(
+        self,
+        pool: WorkerPool,
+        function: Callable[..., Any],
+        kind: int,
+        items: Iterable[Any],
+        chunksize: int,
+        ordered: bool,
+    ) -> None:
         self.condition = threading.Condition(threading.Lock())
-        self.ready: collections.deque[Outcome] = collections.deque()  # in the order in which the consumer gets them
+        self.ready: collections.deque[Outcome] = (
+            collections.deque()
+        )  # in the order in which the consumer gets them
         self.yielded = 0
         self.length: int | None = None  # known when the input has ended
         self.pool: WorkerPool | None = pool

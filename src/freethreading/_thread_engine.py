@@ -112,7 +112,8 @@ class ThreadEngine(Engine):
         finally:
             with self._lock:
                 self._threads.discard(threading.current_thread())
-                if self._state == OPEN and self.broken is None or self._outstanding and not self._threads:
+                replace = self._state == OPEN and self.broken is None
+                if replace or (self._outstanding and not self._threads):
                     with contextlib.suppress(RuntimeError):  # the interpreter ends: no more threads
                         self._add_worker()  # in place of this one, whose max_tasks are used up
                 ended = not self._threads
