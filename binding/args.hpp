@@ -30,6 +30,12 @@ bool deadline_of(PyObject* timeout, Negative negative, Deadline* deadline);
 // The deadline of acquire(blocking=True, timeout=None): immediate where it may not block. False: an error is set.
 bool acquire_deadline(PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames, Deadline* deadline);
 
+// A method of METH_FASTCALL as PyMethodDef stores it; the flags say how it is called.
+template <class Function>
+PyCFunction as_method(Function* function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
 // A call without any argument: what the fast paths ask first.
 inline bool no_arguments(Py_ssize_t nargs, PyObject* kwnames) {
   return nargs == 0 && (kwnames == nullptr || PyTuple_GET_SIZE(kwnames) == 0);

@@ -1,47 +1,12 @@
 // freethreading.Lock over the core's Lock.
-#include "freethreading/sync/lock.hpp"
-
 #include "lock.hpp"
 
-#include "args.hpp"
-#include "errors.hpp"
-#include "placement.hpp"
-#include "wait.hpp"
+#include "freethreading/sync/lock.hpp"
 
 namespace freethreading::binding {
-
-WaitOutcome lock_until(Place& place, Lock& lock, Deadline deadline) {
-  const WaitOutcome outcome = lock.try_lock(place);
-  if (outcome != WaitOutcome::kTimedOut) return outcome;
-  if (deadline.is_immediate()) {
-    // Does not wait, but finds out whether the owner is dead.
-    WaitContext context(deadline);
-    return lock.lock_until(place, context);
-  }
-  return wait_detached(deadline, [&](WaitContext& context) { return lock.lock_until(place, context); });
-}
-
 namespace {
 
 using LockObject = ProxyOf<Lock>;
-
-PyObject* lock_acquire_within(PyObject* self, Deadline deadline) {
-  Place& place = place_of(self);
-  Lock& lock = *body_of<Lock>(self);
-  return acquired(self, lock_until(place, lock, deadline), [&] { static_cast<void>(lock.unlock(place)); });
-}
-
-PyObject* lock_enter(PyObject* self, PyObject* /*unused*/) {
-  if (body_of<Lock>(self)->try_lock(place_of(self)) == WaitOutcome::kReady) Py_RETURN_TRUE;
-  return lock_acquire_within(self, Deadline::never());
-}
-
-PyObject* lock_acquire(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
-  if (no_arguments(nargs, kwnames)) return lock_enter(self, nullptr);
-  Deadline deadline = Deadline::never();
-  if (!acquire_deadline(args, nargs, kwnames, &deadline)) return nullptr;
-  return lock_acquire_within(self, deadline);
-}
 
 PyObject* lock_release(PyObject* self, PyObject* /*unused*/) {
   if (body_of<Lock>(self)->unlock(place_of(self))) Py_RETURN_NONE;
@@ -54,11 +19,19 @@ PyObject* lock_exit(PyObject* self, PyObject* const* /*args*/, Py_ssize_t /*narg
 
 PyObject* lock_locked(PyObject* self, PyObject* /*unused*/) { return PyBool_FromLong(body_of<Lock>(self)->is_locked()); }
 
-// The methods by which threading.Condition uses a lock.
+// A Lock has no owner among threads: held by somebody is all that can be asked, as in threading.
+int lock_is_owned(PyObject* self) { return body_of<Lock>(self)->is_locked() ? 1 : 0; }
+
+bool lock_release_all(PyObject* self, Hold* /*hold*/) {
+  PyObject* done = lock_release(self, nullptr);
+  Py_XDECREF(done);
+  return done != nullptr;
+}
+
+bool lock_take_back(PyObject* self, Hold* /*hold*/) { return take_lock_back<Lock>(self); }
+
 PyObject* lock_acquire_restore(PyObject* self, PyObject* /*saved*/) {
-  PyObject* result = lock_enter(self, nullptr);
-  if (result == nullptr) return nullptr;
-  Py_DECREF(result);
+  if (!take_lock_back<Lock>(self)) return nullptr;
   Py_RETURN_NONE;
 }
 
@@ -92,8 +65,7 @@ int lock_init(PyObject* self, PyObject* args, PyObject* kwargs) {
 }
 
 PyMethodDef lock_methods[] = {
-    {"acquire", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(lock_acquire)),
-     METH_FASTCALL | METH_KEYWORDS,
+    {"acquire", as_method(acquire_lock<Lock>), METH_FASTCALL | METH_KEYWORDS,
      "acquire($self, /, blocking=True, timeout=None)\n--\n\n"
      "Takes the lock and returns True, or returns False if it was not to be had.\n\n"
      "Waits for ever where timeout (seconds) is None or negative; not at all where blocking is false or timeout is zero.\n"
@@ -102,9 +74,8 @@ PyMethodDef lock_methods[] = {
      "release($self, /)\n--\n\n"
      "Frees the lock; any thread of any process that has it may. LockMisuseError if nobody holds it."},
     {"locked", lock_locked, METH_NOARGS, "locked($self, /)\n--\n\nWhether somebody holds the lock."},
-    {"__enter__", lock_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nTakes the lock; True."},
-    {"__exit__", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(lock_exit)), METH_FASTCALL,
-     "__exit__($self, /, *exc_info)\n--\n\nFrees the lock."},
+    {"__enter__", enter_lock<Lock>, METH_NOARGS, "__enter__($self, /)\n--\n\nTakes the lock; True."},
+    {"__exit__", as_method(lock_exit), METH_FASTCALL, "__exit__($self, /, *exc_info)\n--\n\nFrees the lock."},
     {"_is_owned", lock_locked, METH_NOARGS, nullptr},
     {"_release_save", lock_release, METH_NOARGS, nullptr},
     {"_acquire_restore", lock_acquire_restore, METH_O, nullptr},
@@ -135,6 +106,9 @@ PyType_Spec lock_spec = {"freethreading.Lock", sizeof(LockObject), 0,
                          Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE, lock_slots};
 
 }  // namespace
+
+const LockOperations kLockOperations = {acquire_lock<Lock>, enter_lock<Lock>,  lock_release,  lock_locked,
+                                        lock_is_owned,      lock_release_all, lock_take_back};
 
 int add_lock(PyObject* module, State* state) {
   return add_type(module, state, TypeIndex::kLock, &lock_spec) == nullptr ? -1 : 0;

@@ -13,6 +13,11 @@ int execute(PyObject* module) {
       add_backend,
       add_handles,
       add_lock,
+      add_rlock,
+      add_semaphore,
+      add_event,
+      add_condition,
+      add_barrier,
   };
   for (const Add add : kAdds) {
     if (add(module, state) != 0) return -1;

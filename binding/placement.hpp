@@ -95,16 +95,19 @@ void dealloc_proxy(PyObject* self);
 // For a type with references: what comes before tp_free, after PyObject_GC_UnTrack.
 void release_proxy(PyObject* self);
 
-// The methods __reduce__, __copy__ and __deepcopy__ that every type has.
+// The methods __reduce__, __copy__ and __deepcopy__ that every type has (FT_PROXY_METHODS; with a __reduce__ of its own,
+// FT_NO_COPY_METHODS).
 PyObject* reduce_proxy(PyObject* self, PyObject* unused);
 PyObject* refuse_copy(PyObject* self, PyObject* unused);
 // reduce_proxy's result with `state` (stolen, may be null with an error set) as what __setstate__ gets.
 PyObject* reduce_proxy_with(PyObject* self, PyObject* state);
 
-#define FT_PROXY_METHODS                                                                                              \
-  {"__reduce__", reduce_proxy, METH_NOARGS,                                                                           \
-   "__reduce__($self, /)\n--\n\nHow a shared one goes to another process; a TypeError for one made for threads."},    \
-      {"__copy__", refuse_copy, METH_NOARGS, "__copy__($self, /)\n--\n\nA TypeError: there is no second one."}, {     \
+#define FT_PROXY_METHODS                                                                                            \
+  {"__reduce__", reduce_proxy, METH_NOARGS,                                                                         \
+   "__reduce__($self, /)\n--\n\nHow a shared one goes to another process; a TypeError for one made for threads."}, \
+      FT_NO_COPY_METHODS
+#define FT_NO_COPY_METHODS                                                                                            \
+  {"__copy__", refuse_copy, METH_NOARGS, "__copy__($self, /)\n--\n\nA TypeError: there is no second one."}, {         \
     "__deepcopy__", refuse_copy, METH_O, "__deepcopy__($self, memo, /)\n--\n\nA TypeError: there is no second one." \
   }
 

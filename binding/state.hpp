@@ -91,5 +91,10 @@ PyTypeObject* add_type(PyObject* module, State* state, TypeIndex index, PyType_S
 int add_backend(PyObject* module, State* state);
 int add_handles(PyObject* module, State* state);
 int add_lock(PyObject* module, State* state);
+int add_rlock(PyObject* module, State* state);
+int add_semaphore(PyObject* module, State* state);
+int add_event(PyObject* module, State* state);
+int add_condition(PyObject* module, State* state);
+int add_barrier(PyObject* module, State* state);
 
 }  // namespace freethreading::binding

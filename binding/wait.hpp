@@ -28,4 +28,12 @@ WaitOutcome wait_detached(Deadline deadline, Step step) {
   }
 }
 
+// Runs what blocks for a short time only (a guard of the core), without the interpreter.
+template <class Action>
+void detached(Action action) {
+  Py_BEGIN_ALLOW_THREADS;
+  action();
+  Py_END_ALLOW_THREADS;
+}
+
 }  // namespace freethreading::binding
