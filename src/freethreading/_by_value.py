@@ -109,8 +109,12 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             return self._reduce_cell(obj)
         if kind is types.ModuleType:
             return self._reduce_module(obj)
-        if issubclass(kind, io.IOBase) and obj not in (sys.stdout, sys.stderr):
-            raise TypeError(f"cannot pickle {kind.__module__}.{kind.__qualname__!r} object")
+        if issubclass(kind, io.IOBase) and not issubclass(kind, io.BytesIO | io.StringIO):
+            for name in ("stdout", "stderr"):
+                if obj is getattr(sys, name):
+                    return getattr, (sys, name)  # the receiver's own
+            if kind is io.TextIOWrapper:
+                raise TypeError("cannot pickle '_io.TextIOWrapper' object")
         if kind.__module__ in MAIN_NAMES and kind.__reduce__ is not object.__reduce__:
             return self._reduce_named_instance(obj)
         return NotImplemented

@@ -37,7 +37,7 @@ def explain(obj: object, where: Where, error: BaseException) -> NotPicklableErro
     reason = str(found if found is not None else error).rstrip(".")
     path = _path(obj, culprit, where) if culprit is not None else None
     name = where if isinstance(where, str) else " and ".join(where)
-    if isinstance(error, RecursionError):
+    if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
         return NotPicklableError(
             f"{name} must be picklable to go to another process, and is nested too deeply"
         )

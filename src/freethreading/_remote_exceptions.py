@@ -15,6 +15,7 @@ from typing import Any
 from freethreading._exceptions import RemoteError, RemoteTraceback
 
 _MAX_CHAIN = 20
+_SAME = ("the cause",)
 
 
 def dump_exception(error: BaseException) -> bytes:
@@ -58,7 +59,8 @@ def _record(error: BaseException, text: str, depth: int, seen: set[int]) -> tupl
             return None
         return _record(other, "", depth + 1, seen)
 
-    cause, context = link(error.__cause__), link(error.__context__)
+    cause = link(error.__cause__)
+    context = _SAME if error.__context__ is error.__cause__ else link(error.__context__)
     return form, body, _type_name(error), _text(error), text, cause, context, error.__suppress_context__
 
 
@@ -122,7 +124,10 @@ def _rebuild(record: tuple[Any, ...]) -> BaseException:
         error.__cause__ = remote
     else:
         error.__cause__ = original_cause
-    error.__context__ = _rebuild(context) if context is not None else None
+    if context == _SAME:
+        error.__context__ = original_cause
+    else:
+        error.__context__ = _rebuild(context) if context is not None else None
     if not trace:
         error.__suppress_context__ = suppress
     return error

@@ -1,0 +1,448 @@
+"""What crosses between processes, what is refused and how, and how exceptions come back."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import pickle
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import freethreading
+from freethreading import _capture, _core, _main_module, _serialize
+from freethreading._exceptions import RemoteError, RemoteTraceback
+
+COUNTER = [0]
+
+
+@pytest.fixture(params=[False, True], ids=["main by name", "main by value"], autouse=True)
+def kind_of_main(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_main_module, "by_value", lambda: request.param)
+
+
+def through(obj: Any) -> Any:
+    return _serialize.loads(_serialize.dumps(obj).data)
+
+
+def module_function(x: int) -> int:
+    return x + 1
+
+
+class Plain:
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+
+class Slotted:
+    __slots__ = ("_private", "stream")
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+
+@dataclasses.dataclass
+class Record:
+    name: str
+    value: Any
+
+
+class Stateful:
+    """What it pickles is not what it has."""
+
+    def __init__(self, hidden: Any) -> None:
+        self._box = lambda: hidden
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"hidden": self._box()}
+
+
+class Refuses:
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> Any:
+        raise self._error
+
+
+class OwnError(Exception):
+    pass
+
+
+class TwoArguments(Exception):
+    """Its __init__ cannot be called with its args: pickle makes it and then cannot rebuild it."""
+
+    def __init__(self, code: int, detail: str) -> None:
+        super().__init__(f"{detail} ({code})")
+        self.code = code
+
+
+class BreaksOnArrival(Exception):
+    def __reduce__(self) -> Any:
+        return _fail_to_rebuild, ()
+
+
+def _fail_to_rebuild() -> None:
+    raise OSError("not here")
+
+
+# What goes through ------------------------------------------------------------------------------------------------
+
+
+def test_plain_data_is_plain_pickle() -> None:
+    value = {"a": [1, 2.5, "x", None], "b": (b"y", {3})}
+    payload = _serialize.dumps(value)
+    assert payload.data == pickle.dumps(value, 5)
+    assert payload.handles == []
+    assert _serialize.loads(memoryview(payload.data)) == value
+
+
+def test_lambda_closure_and_local_class() -> None:
+    base = 10
+
+    class Local:
+        factor = 3
+
+        def times(self, x: int) -> int:
+            return self.factor * x + base
+
+    assert through(lambda x: x * base)(2) == 20
+    assert through(Local)().times(2) == 16
+    assert type(through(Local())) is Local  # within one process it is the same class
+
+
+def test_recursive_closure() -> None:
+    def fib(n: int) -> int:
+        return n if n < 2 else fib(n - 1) + fib(n - 2)
+
+    assert through(fib)(10) == 55
+
+
+def test_closures_go_on_sharing_a_variable() -> None:
+    total = 0
+
+    def add(x: int) -> None:
+        nonlocal total
+        total += x
+
+    def get() -> int:
+        return total
+
+    far_add, far_get = through((add, get))
+    far_add(5)
+    assert far_get() == 5
+    assert get() == 0
+
+
+def test_function_of_a_module_keeps_the_modules_globals() -> None:
+    far = through(lambda: COUNTER)
+    assert far() is COUNTER
+
+
+def test_function_keeps_defaults_attributes_and_annotations() -> None:
+    def f(x: int, /, y: str = "y", *, z: float = 1.0) -> str:
+        """Documented."""
+        return f"{x}{y}{z}"
+
+    f.mark = "m"  # type: ignore[attr-defined]
+    far = through(f)
+    assert (far(1), far.__doc__, far.mark, far.__name__, far.__qualname__, far.__module__) == (
+        "1y1.0",
+        "Documented.",
+        "m",
+        "f",
+        f.__qualname__,
+        __name__,
+    )
+    assert far.__annotations__ == f.__annotations__
+
+
+def test_partial_method_generator_function_and_wrapped() -> None:
+    def gen(n: int) -> Any:
+        yield from range(n)
+
+    @functools.lru_cache
+    def cached(x: int) -> int:
+        return x
+
+    assert through(functools.partial(lambda a, b: a - b, 5))(3) == 2
+    assert list(through(gen)(3)) == [0, 1, 2]
+    assert through(Plain(f=lambda: 4)).f() == 4
+    with pytest.raises(freethreading.NotPicklableError):
+        _serialize.dumps(cached)
+
+
+def test_modules_and_loggers() -> None:
+    import logging
+    import xml.etree.ElementTree as tree
+
+    assert through((lambda: tree, tree, sys.stdout))[1] is tree
+    log = logging.getLogger("x")
+    assert through((lambda: 0, log))[1] is log
+
+
+# What is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stream(tmp_path: Path) -> Any:
+    with (tmp_path / "log").open("w+") as file:
+        yield file
+
+
+def message_of(obj: Any, where: Any = "args") -> str:
+    with pytest.raises(freethreading.NotPicklableError, match="must be picklable") as caught:
+        _serialize.dumps(obj, where)
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, pickle.PicklingError)
+    assert caught.value.__cause__ is not None
+    return str(caught.value)
+
+
+def test_path_to_the_culprit(stream: Any) -> None:
+    log = Plain(log=Plain(stream=stream))
+    assert "args[1].log.stream: _io.TextIOWrapper" in message_of((1, log))
+
+
+def test_paths_of_every_kind(stream: Any) -> None:
+    assert "args['a']['b'][2]: _io.TextIOWrapper" in message_of({"a": {"b": [0, 1, stream]}})
+    assert "args.stream: _io.TextIOWrapper" in message_of(Slotted(stream))
+    assert "args[0].value: _io.TextIOWrapper" in message_of([Record("x", stream)])
+    assert "args.hidden: _io.TextIOWrapper" in message_of(Stateful(stream))
+    assert "args[1]: _thread.lock" in message_of(collections.deque([0, threading.Lock()]))
+    assert "args.<closure>.stream: _io.TextIOWrapper" in message_of(lambda: stream)
+    assert "_io.TextIOWrapper" in message_of(functools.partial(print, stream))
+    assert "args[0]: generator" in message_of([(x for x in ())])
+    assert "args[1]: socket.socket" in message_of_socket()
+
+
+def message_of_socket() -> str:
+    with socket.socket() as sock:
+        return message_of([0, sock])
+
+
+def test_parts_of_a_call_have_names(stream: Any) -> None:
+    call = (module_function, (1, stream), {"k": 1})
+    assert "args[1]: _io.TextIOWrapper" in message_of(call, ("function", "args", "kwargs"))
+    call = (module_function, (), {"k": [stream]})
+    assert "kwargs['k'][0]: _io.TextIOWrapper" in message_of(call, ("function", "args", "kwargs"))
+
+
+def test_cycles_and_great_depth_end(stream: Any) -> None:
+    cycle: list[Any] = []
+    cycle.extend((cycle, {"s": stream}))
+    assert "args[1]['s']: _io.TextIOWrapper" in message_of(cycle)
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert "too deeply" in message_of(deep)
+    while deep:  # taken apart by hand: some interpreters free it recursively
+        deep = deep[0]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OwnError("mine"), TypeError("mine"), AttributeError("mine"), pickle.PicklingError("mine"), KeyError(1)],
+    ids=lambda e: type(e).__name__,
+)
+def test_an_exception_of_the_users_own_reduce_passes_through(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught:
+        _serialize.dumps([Refuses(error)])
+    assert caught.value is error
+
+
+def test_a_users_interrupt_passes_through() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _serialize.dumps(Refuses(KeyboardInterrupt()))
+
+
+def test_check_keeps_nothing_and_refuses_the_same(stream: Any) -> None:
+    _serialize.check((1, lambda: 2))
+    with pytest.raises(freethreading.NotPicklableError, match=r"args\[0\]: _io.TextIOWrapper"):
+        _serialize.check((stream,))
+    with pytest.raises(OwnError):
+        _serialize.check(Refuses(OwnError()))
+    _serialize.check([_core.Lock(shared=False)])
+
+
+# What is counted as in flight -------------------------------------------------------------------------------------
+
+
+class Counts:
+    """Stands for the native counts; Shared for an object that has them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.alive = collections.Counter[bytes]()
+        monkeypatch.setattr(_core, "handle_of", lambda obj: obj.handle)
+        monkeypatch.setattr(_core, "retain_handle", lambda handle: self.alive.update([handle]))
+        monkeypatch.setattr(_core, "drop_handle", lambda handle: self.alive.subtract([handle]))
+
+    def total(self) -> int:
+        return sum(self.alive.values())
+
+
+class Shared:
+    handle = b"h" * 40
+
+    def __reduce__(self) -> Any:
+        _serialize.reduce_shared(self)
+        return Shared, ()
+
+
+def test_handles_are_in_flight_until_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = Counts(monkeypatch)
+    payload = _serialize.dumps([Shared(), Shared()])
+    assert payload.handles == [Shared.handle] * 2
+    assert counts.total() == 2
+    assert _serialize.dumps_message(Shared())[1] == [Shared.handle]
+    assert _capture.current() is None
+
+
+def test_handles_are_dropped_when_pickling_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = Counts(monkeypatch)
+    for bad in (threading.Lock(), Refuses(OwnError()), Refuses(KeyboardInterrupt())):
+        with pytest.raises(BaseException):  # noqa: B017 - each its own
+            _serialize.dumps([Shared(), bad])
+        assert counts.total() == 0
+        assert _capture.current() is None
+
+
+def test_the_second_attempt_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = Counts(monkeypatch)
+    payload = _serialize.dumps([Shared(), lambda: 1])
+    assert payload.handles == [Shared.handle]
+    assert counts.total() == 1
+
+
+def test_pickling_within_pickling_has_its_own_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = Counts(monkeypatch)
+
+    class Nested:
+        def __reduce__(self) -> Any:
+            inner = _serialize.dumps(Shared())
+            assert inner.handles == [Shared.handle]
+            return int, ()
+
+    assert _serialize.dumps([Nested(), Shared()]).handles == [Shared.handle]
+    assert counts.total() == 2
+
+
+def test_what_was_made_for_threads_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "this Lock was made for threads; make it with shared=True"
+
+    class Private:
+        def __reduce__(self) -> Any:
+            raise TypeError(text)
+
+    with pytest.raises(TypeError, match="made for threads") as caught:
+        _serialize.dumps([Private()])
+    assert not isinstance(caught.value, freethreading.NotPicklableError)
+
+
+# Exceptions -------------------------------------------------------------------------------------------------------
+
+
+def raised(error: BaseException) -> BaseException:
+    try:
+        raise error
+    except BaseException as caught:
+        return caught
+
+
+def returned(error: BaseException) -> BaseException:
+    return _serialize.load_exception(_serialize.dump_exception(raised(error)))
+
+
+def test_exception_keeps_type_arguments_attributes_and_notes() -> None:
+    error = OwnError("text", 2)
+    error.extra = [1]  # type: ignore[attr-defined]
+    error.__notes__ = ["a note"]
+    back: Any = returned(error)
+    assert (type(back), back.args, back.extra, back.__notes__) == (OwnError, ("text", 2), [1], ["a note"])
+    assert isinstance(back.__cause__, RemoteTraceback)
+    assert "in raised" in str(back.__cause__)
+
+
+def test_exception_keeps_its_chain() -> None:
+    def chained() -> None:
+        try:
+            raise KeyError("first")
+        except KeyError as first:
+            raise OwnError("second") from first
+
+    with pytest.raises(OwnError) as caught:
+        chained()
+    back = _serialize.load_exception(_serialize.dump_exception(caught.value))
+    assert isinstance(back.__context__, KeyError)
+    assert back.__cause__ is not None
+    assert isinstance(back.__cause__.__cause__, KeyError)
+    assert "direct cause" in str(back.__cause__)
+
+
+def test_exception_whose_init_does_not_fit_its_args_keeps_its_type() -> None:
+    back: Any = returned(TwoArguments(5, "text"))
+    assert (type(back), str(back), back.code) == (TwoArguments, "text (5)", 5)
+
+
+def test_attribute_that_does_not_pickle_is_left_as_text() -> None:
+    error = OwnError("text", threading.Lock())
+    error.lock = threading.Lock()  # type: ignore[attr-defined]
+    back: Any = returned(error)
+    assert type(back) is OwnError
+    assert back.args[0] == "text"
+    assert "lock" in back.lock
+
+
+def test_exception_that_cannot_be_rebuilt_says_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _serialize.dump_exception(raised(OwnError("text")))
+    monkeypatch.delattr(sys.modules[__name__], "OwnError")
+    back = _serialize.load_exception(data)
+    assert isinstance(back, RemoteError)
+    assert "OwnError: text" in str(back)
+    assert isinstance(back.__cause__, RemoteTraceback)
+
+
+def test_no_exception_makes_loading_fail() -> None:
+    class Local(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no text")
+
+    for error in (BreaksOnArrival("x"), Local(), SystemExit(3), KeyboardInterrupt(), MemoryError()):
+        back = returned(error)
+        assert isinstance(back, BaseException)
+        assert back.__cause__ is not None
+    assert isinstance(_serialize.load_exception(b"rubbish"), RemoteError)
+
+
+def test_exception_group_and_futures_errors() -> None:
+    if sys.version_info >= (3, 11):
+        back: Any = returned(ExceptionGroup("two", [ValueError(1), OwnError(2)]))
+        assert [type(e) for e in back.exceptions] == [ValueError, OwnError]
+    assert type(returned(concurrent.futures.CancelledError())) is concurrent.futures.CancelledError
+
+
+def test_worker_lost_error_explains_itself() -> None:
+    error = freethreading.WorkerLostError(pid=7, exitcode=-9, task="f(3)")
+    back: Any = returned(error)
+    assert (back.pid, back.exitcode, back.signal, back.reason, back.task) == (7, -9, 9, None, "f(3)")
+    assert "worker process 7 was killed by SIGKILL while it ran f(3)" in str(back)
+    assert "memory" in str(back)
+    assert isinstance(error, concurrent.futures.process.BrokenProcessPool)
+
+
+def test_own_errors_pickle() -> None:
+    for error in (
+        freethreading.NotPicklableError("a"),
+        freethreading.HandleGoneError("b"),
+        freethreading.TaskTimeoutError("c"),
+        RemoteError("d", "e", "f"),
+    ):
+        back = pickle.loads(pickle.dumps(error))
+        assert type(back) is type(error)
+        assert back.args == error.args
