@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import collections
 import concurrent.futures
 import dataclasses
@@ -422,7 +423,8 @@ def test_no_exception_makes_loading_fail() -> None:
 
 def test_exception_group_and_futures_errors() -> None:
     if sys.version_info >= (3, 11):
-        back: Any = returned(ExceptionGroup("two", [ValueError(1), OwnError(2)]))
+        group: Any = builtins.ExceptionGroup("two", [ValueError(1), OwnError(2)])
+        back: Any = returned(group)
         assert [type(e) for e in back.exceptions] == [ValueError, OwnError]
     assert type(returned(concurrent.futures.CancelledError())) is concurrent.futures.CancelledError
 
