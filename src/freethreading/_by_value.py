@@ -96,11 +96,14 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         super().__init__(file, protocol=PROTOCOL)
         self._view = view
         self._closure_cells: set[int] = set()
+        self._ordinary: set[type] = set()  # types that need nothing special
 
     def reducer_override(self, obj: Any) -> Reduced:
-        if isinstance(obj, types.FunctionType):
-            return self._reduce_function(obj)
         kind = type(obj)
+        if kind in self._ordinary:
+            return NotImplemented
+        if kind is types.FunctionType:
+            return self._reduce_function(obj)
         if issubclass(kind, type):
             return self._reduce_class(obj)
         if kind is _LruCache:
@@ -117,6 +120,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
                 raise TypeError("cannot pickle '_io.TextIOWrapper' object")
         if kind.__module__ in MAIN_NAMES and kind.__reduce__ is not object.__reduce__:
             return self._reduce_named_instance(obj)
+        self._ordinary.add(kind)
         return NotImplemented
 
     def _goes_by_name(self, obj: object) -> bool | None:

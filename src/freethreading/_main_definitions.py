@@ -15,7 +15,6 @@ from __future__ import annotations
 import io
 import pickle
 import threading
-from collections.abc import Iterable
 from typing import Any
 
 from freethreading import _core
@@ -23,6 +22,9 @@ from freethreading._by_value import PROTOCOL, ByValuePickler, Unsent
 from freethreading._capture import Capture
 
 _MISSING: Any = object()
+_MAX_KNOWN = 256
+
+Needs = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 class Publisher:
@@ -39,22 +41,39 @@ class Publisher:
         self._unsent: dict[str, BaseException] = {}
         self._handles: list[bytes] = []
         self._guard = threading.Lock()
+        # What a payload with these needs depends on in the end, as it was when nothing of it was missing.
+        self._known: dict[Needs, tuple[int, list[tuple[str, Any]]]] = {}
 
-    def require(self, named: Iterable[str], used: Iterable[str]) -> int:
+    def require(self, named: tuple[str, ...], used: tuple[str, ...]) -> int:
         """Publishes what is missing; the version that has everything.
 
         What a payload names must be sendable (the error of what is not is raised); what a function may look up when
         it runs is sent where it can be.
         """
-        named = tuple(named)
+        known = self._known.get((named, used))
+        if known is not None:
+            get = self.namespace.get
+            for name, value in known[1]:
+                if get(name, _MISSING) is not value:
+                    break
+            else:
+                return known[0]
+        return self._publish(named, used)
+
+    def _publish(self, named: tuple[str, ...], used: tuple[str, ...]) -> int:
         while True:
             start, sent, uses, unsent = self.version, self.sent, self._uses, self._unsent
             batch = _Batch(self.namespace, sent, uses, unsent)
             batch.uses((*named, *used))
             if not batch.pending:
                 for name in named:
-                    if name in unsent and name not in _stale(self.namespace, sent, (name,)):
+                    if name in unsent:
                         raise unsent[name]
+                with self._guard:
+                    if self.version == start:
+                        if len(self._known) >= _MAX_KNOWN:
+                            self._known = {}
+                        self._known[named, used] = start, batch.seen()
                 return start
             entry = batch.entry(named)
             with self._guard:
@@ -68,13 +87,8 @@ class Publisher:
                 self._handles += (
                     batch.capture.keep()
                 )  # alive as long as the log, which workers to come will read
+                self._known = {}
                 self.version = number
-                return number
-
-
-def _stale(namespace: dict[str, Any], sent: dict[str, Any], names: Iterable[str]) -> list[str]:
-    get, was = namespace.get, sent.get
-    return [name for name in names if get(name, _MISSING) is not was(name, _MISSING)]
 
 
 class _Batch:
@@ -113,6 +127,10 @@ class _Batch:
             else:
                 self.values[name] = value
                 self.pending.append(name)
+
+    def seen(self) -> list[tuple[str, Any]]:
+        """Every name that was looked at, and what the log has under it."""
+        return [(name, self._sent.get(name, _MISSING)) for name in self._seen]
 
     def by_reference(self, root: str) -> bool:
         if self._sent.get(root, _MISSING) is self.namespace.get(root) and root not in self._unsent:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PROTOCOL = 5
 # The beginning of what _core says of an object that was made for threads: a better text than any we could find.
 _MADE_FOR_THREADS = "made for threads"
+_ATOMS = frozenset((int, float, bool, str, bytes, type(None)))
 _TAG = _main_module.TAG[0]
 
 
@@ -44,9 +45,11 @@ def dumps(obj: object, where: Where = "args") -> Payload:
 
     ``where`` is what the culprit's path begins with; for a tuple a name for each of its elements can be given.
     """
+    if type(obj) in _ATOMS:
+        return Payload(pickle.dumps(obj, PROTOCOL), [])
     with Capture() as capture:
         data = _dumps(obj, where)
-    return Payload(data, capture.keep())
+    return Payload(data, capture.handles)
 
 
 def dumps_bare(obj: object, where: Where = "args") -> bytes:
@@ -65,7 +68,7 @@ def dumps_message(obj: object) -> tuple[bytes, list[bytes]]:
     """dumps() for an item of a queue."""
     with Capture() as capture:
         data = _dumps(obj, "item")
-    return data, capture.keep()
+    return data, capture.handles
 
 
 loads_message = loads
@@ -177,7 +180,8 @@ class _Needs:
             found.append((self._subscriber.version, self._subscriber.handle))
         if self._publishes:
             publisher = _main_module.publisher()
-            found.append((publisher.require(self.named, self.used), publisher.log.handle))
+            version = publisher.require(tuple(self.named), tuple(self.used))
+            found.append((version, publisher.log.handle))
         return found
 
 
