@@ -20,9 +20,16 @@ import importlib
 import io
 import sys
 import types
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from cloudpickle import cloudpickle
+from cloudpickle import cloudpickle as _cloudpickle
+
+if TYPE_CHECKING:
+    from pickle import Pickler as _Pickler  # cloudpickle is not typed
+else:
+    _Pickler = _cloudpickle.Pickler
+
+cloudpickle: Any = _cloudpickle
 
 PROTOCOL = 5
 MAIN_NAMES = ("__main__", "__mp_main__")
@@ -89,7 +96,7 @@ def main_root(obj: object, namespace: dict[str, Any]) -> str | None:
     return root if found is obj else None
 
 
-class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
+class ByValuePickler(_Pickler):
     """One dump, or several with one memo."""
 
     def __init__(self, file: io.BytesIO, view: MainView) -> None:
@@ -98,19 +105,19 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._closure_cells: set[int] = set()
         self._ordinary: set[type] = set()  # types that need nothing special
 
-    def reducer_override(self, obj: Any) -> Reduced:
+    def reducer_override(self, obj: object) -> Reduced:
         kind = type(obj)
         if kind in self._ordinary:
             return NotImplemented
-        if kind is types.FunctionType:
+        if isinstance(obj, types.FunctionType):
             return self._reduce_function(obj)
         if issubclass(kind, type):
             return self._reduce_class(obj)
         if kind is _LruCache:
             return self._reduce_lru_cache(obj)
-        if kind is types.CellType:
+        if isinstance(obj, types.CellType):
             return self._reduce_cell(obj)
-        if kind is types.ModuleType:
+        if isinstance(obj, types.ModuleType):
             return self._reduce_module(obj)
         if issubclass(kind, io.IOBase) and not issubclass(kind, io.BytesIO | io.StringIO):
             for name in ("stdout", "stderr"):
@@ -144,13 +151,14 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
             module = namespace.get("__name__", "")
             owner = sys.modules.get(module)
             if owner is None or owner.__dict__ is not namespace or owner.__spec__ is None:
-                return super()._dynamic_function_reduce(func)
+                dynamic: Any = self
+                return dynamic._dynamic_function_reduce(func)
         cells = func.__closure__ or ()
         self._closure_cells.update(map(id, cells))
         state = _function_state(func, cells)
         return _make_function, (func.__code__, module, cells or None), state, None, None, _set_function_state
 
-    def _reduce_class(self, cls: type) -> Reduced:
+    def _reduce_class(self, cls: Any) -> Reduced:
         named = self._goes_by_name(cls)
         if named:
             return NotImplemented

@@ -65,9 +65,10 @@ def _culprit(obj: object) -> tuple[object, BaseException | None]:
     return None, None
 
 
-def _path(obj: object, culprit: object, where: Where) -> str | None:
+def _path(obj: Any, culprit: object, where: Where) -> str | None:
     """The shortest path from obj to culprit, as one would write it in Python."""
-    if isinstance(where, tuple) and isinstance(obj, tuple):
+    start: list[tuple[str, Any]]
+    if isinstance(where, tuple) and issubclass(type(obj), tuple):
         start = list(zip(where, obj, strict=False))
     else:
         start = [(where if isinstance(where, str) else where[0], obj)]
@@ -84,15 +85,19 @@ def _path(obj: object, culprit: object, where: Where) -> str | None:
 
 
 def _children(obj: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(obj, dict):
+    kind = type(obj)
+    items: list[Any]
+    if issubclass(kind, dict):
         for key, value in list(obj.items()):
             yield f"[{_short(key)}]", value
             yield f".<key {_short(key)}>", key
-    elif isinstance(obj, list | tuple | deque):
-        for index, value in enumerate(list(obj)):
+    elif issubclass(kind, list | tuple | deque):
+        items = list(obj)
+        for index, value in enumerate(items):
             yield f"[{index}]", value
-    elif isinstance(obj, set | frozenset):
-        for value in list(obj):
+    elif issubclass(kind, set | frozenset):
+        items = list(obj)
+        for value in items:
             yield f".<element {_short(value)}>", value
     if isinstance(obj, types.FunctionType):
         yield from _function_children(obj)
@@ -125,10 +130,9 @@ def _function_children(func: types.FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _attributes(obj: Any) -> Iterator[tuple[str, Any]]:
-    attributes: Any = getattr(obj, "__dict__", None)
-    if isinstance(attributes, dict | types.MappingProxyType):
-        for name, value in list(attributes.items()):
-            yield f".{name}", value
+    attributes: dict[str, Any] = dict(getattr(obj, "__dict__", None) or {})
+    for name, value in attributes.items():
+        yield f".{name}", value
     if isinstance(obj, type):
         return
     for kind in type(obj).__mro__:
@@ -144,24 +148,22 @@ def _attributes(obj: Any) -> Iterator[tuple[str, Any]]:
 def _reduced(obj: Any) -> Iterator[tuple[str, Any]]:
     """What else its own __reduce__ or __getstate__ gives."""
     try:
-        reduced = obj.__reduce_ex__(PROTOCOL)
+        reduced: Any = obj.__reduce_ex__(PROTOCOL)
     except Exception:
         return
-    if not isinstance(reduced, tuple):
+    if isinstance(reduced, str):
         return
-    arguments: Any = reduced[1] if len(reduced) > 1 else ()
-    state: Any = reduced[2] if len(reduced) > 2 else None
-    if isinstance(arguments, tuple):
-        for value in arguments:
-            yield "", value
-    if isinstance(state, tuple) and len(state) == 2:
-        for part in state:
-            if isinstance(part, dict):
-                yield from ((f".{name}", value) for name, value in part.items())
-    elif isinstance(state, dict):
-        yield from ((f".{name}", value) for name, value in state.items())
-    elif state is not None:
-        yield "", state
+    parts: list[Any] = [*reduced, None, None]
+    for value in parts[1] or ():
+        yield "", value
+    state: Any = parts[2]
+    halves: list[Any] = [*state] if issubclass(type(state), tuple) and len(state) == 2 else [state]
+    for half in halves:
+        if issubclass(type(half), dict):
+            for name, value in half.items():
+                yield f".{name}", value
+        elif half is not None:
+            yield "", half
 
 
 _PICKLERS = ("freethreading", "cloudpickle", "pickle", "copyreg")

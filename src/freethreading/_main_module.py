@@ -65,7 +65,7 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 def by_value() -> bool:
     """Whether this process's ``__main__`` goes to workers by value (or came so)."""
-    return _kind()["kind"] == "value"
+    return bool(_kind()["kind"] == "value")
 
 
 def plan() -> Plan:
@@ -114,7 +114,8 @@ def install(how: Plan) -> None:
             raise ImportError(
                 f"the main module {how['name']!r} cannot be found in the worker", name=how["name"]
             )
-        code: types.CodeType = spec.loader.get_code(spec.name)  # type: ignore[attr-defined]
+        loader: Any = spec.loader
+        code: types.CodeType = loader.get_code(spec.name)
         _run(code, __file__=spec.origin, __package__=spec.parent, __spec__=spec, __loader__=spec.loader)
     else:
         from freethreading._main_definitions import Subscriber
