@@ -76,7 +76,7 @@ def interruptions() -> Iterator[list[int]]:
     signal.signal(signal.SIGUSR1, before)
 
 
-def interrupt_when(ready: Callable[[], bool]) -> threading.Thread:
+def interrupt_when(ready: Callable[[], object]) -> threading.Thread:
     """A thread that signals this process's main thread once ready() is true."""
 
     def run() -> None:
@@ -302,12 +302,14 @@ def test_bytes_that_are_no_handle(handle: bytes) -> None:
 
 def test_an_unpickled_condition_has_its_lock_and_a_barrier_its_action() -> None:
     lock = Lock(shared=True)
-    condition, again = pickle.loads(pickle.dumps((Condition(lock), lock)))
+    original = Condition(lock)
+    condition, again = pickle.loads(pickle.dumps((original, lock)))
     with condition:
         assert lock.locked()
         assert again.locked()
         condition.notify_all()
-    barrier = pickle.loads(pickle.dumps(Barrier(1, gc.isenabled, 3, shared=True)))
+    first = Barrier(1, gc.isenabled, 3, shared=True)
+    barrier = pickle.loads(pickle.dumps(first))
     assert barrier.__reduce__()[2] == (gc.isenabled, 3)
     assert barrier.wait() == 0
 
@@ -469,8 +471,10 @@ def blocked_calls(shared: bool) -> dict[str, Callable[[], Any]]:
 @pytest.mark.parametrize("name", ["Lock", "Semaphore", "Event"])
 def test_a_handler_that_raises_ends_the_wait(name: str, shared: bool, interruptions: list[int]) -> None:
     call = blocked_calls(shared)[name]
-    thread = interrupt_when(lambda: True)
+    calling: list[bool] = []
+    thread = interrupt_when(lambda: calling)
     with pytest.raises(Interrupted):
+        calling.append(True)
         call()
     thread.join()
     assert len(interruptions) == 1
