@@ -30,8 +30,9 @@ Needs = tuple[tuple[str, ...], tuple[str, ...]]
 class Publisher:
     """The program's side. Thread-safe; no lock is held while objects are pickled, which runs the user's code."""
 
-    def __init__(self, namespace: dict[str, Any]) -> None:
+    def __init__(self, namespace: dict[str, Any], only: frozenset[str] | None) -> None:
         self.namespace = namespace
+        self.only = only  # the names that go by value; None: all
         self.log = _core.BlobLog()
         self.version = 0
         # Guarded by _guard, and replaced as a whole so that readers need no lock: what the log holds, by name. The
@@ -63,7 +64,7 @@ class Publisher:
     def _publish(self, named: tuple[str, ...], used: tuple[str, ...]) -> int:
         while True:
             start, sent, uses, unsent = self.version, self.sent, self._uses, self._unsent
-            batch = _Batch(self.namespace, sent, uses, unsent)
+            batch = _Batch(self.namespace, self.only, sent, uses, unsent)
             batch.uses((*named, *used))
             if not batch.pending:
                 for name in named:
@@ -97,6 +98,7 @@ class _Batch:
     def __init__(
         self,
         namespace: dict[str, Any],
+        only: frozenset[str] | None,
         sent: dict[str, Any],
         uses: dict[str, tuple[str, ...]],
         unsent: dict[str, BaseException],
@@ -107,11 +109,14 @@ class _Batch:
         self.used_by: dict[str, tuple[str, ...]] = {}
         self.failures: dict[str, BaseException] = {}
         self.pending: list[str] = []
+        self._only = only
         self._sent, self._uses, self._unsent = sent, uses, unsent
         self._seen: set[str] = set()
         self._current: dict[str, None] = {}
 
     def uses(self, names: tuple[str, ...]) -> None:
+        if self._only is not None:
+            names = tuple(filter(self._only.__contains__, names))
         self._current.update(dict.fromkeys(names))
         stack = list(reversed(names))
         while stack:
@@ -133,6 +138,8 @@ class _Batch:
         return [(name, self._sent.get(name, _MISSING)) for name in self._seen]
 
     def by_reference(self, root: str) -> bool:
+        if self._only is not None and root not in self._only:
+            return True
         if self._sent.get(root, _MISSING) is self.namespace.get(root) and root not in self._unsent:
             self.uses((root,))
             return True
@@ -146,7 +153,7 @@ class _Batch:
             self.capture.drop()
         # One of the names is to blame: find which by pickling each on its own, then send the others.
         for name in list(self.pending):
-            alone = _Batch(self.namespace, self._sent, self._uses, self._unsent)
+            alone = _Batch(self.namespace, self._only, self._sent, self._uses, self._unsent)
             alone.pending, alone.values = [name], {name: self.values[name]}
             try:
                 with alone.capture:

@@ -6,7 +6,8 @@
     anything else: file without a guard,    value    never run again: an empty module, filled with definitions when
     -c, standard input, REPL, notebook               they are first needed (_main_definitions)
 
-A guard is an ``if`` at the top level of the file that compares ``__name__`` with ``"__main__"``.
+A guard is an ``if`` at the top level of the file that compares ``__name__`` with ``"__main__"``. What only the guarded
+part binds is missing where the file is imported: those names, and no others, go by value with the first two kinds.
 
 Payloads that need definitions begin with a tag: b"M", how many logs, and for each its version and its handle. A
 worker applies its log up to that version before it unpickles; the program, whose ``__main__`` is the real one, skips
@@ -15,7 +16,6 @@ the tag. A worker that makes workers of its own publishes its ``__main__`` to th
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import io
 import os
@@ -68,12 +68,24 @@ def by_value() -> bool:
     return bool(_kind()["kind"] == "value")
 
 
+def sent_names() -> frozenset[str] | None:
+    """The names of ``__main__`` that go by value; None: all of them."""
+    found: frozenset[str] | None = _kind().get("guarded")
+    return found
+
+
+def guarded_definitions() -> tuple[bytes, ...]:
+    """Names of functions and classes that pickle would send by name and that no worker would find."""
+    found: tuple[bytes, ...] = _kind().get("definitions", ())
+    return found
+
+
 def plan() -> Plan:
     """How a worker of this process gets its ``__main__``: plain data for install()."""
     found = dict(_kind())
     main = sys.modules["__main__"]
     sys.modules.setdefault(RUN_NAME, main)  # results may name it so
-    if found["kind"] == "value":
+    if sent_names() != frozenset():
         found["log"] = publisher().log.handle
     return found
 
@@ -85,7 +97,7 @@ def publisher() -> Publisher:
         if _state.publisher is None or _state.publisher.namespace is not main.__dict__:
             from freethreading._main_definitions import Publisher
 
-            _state.publisher = Publisher(main.__dict__)
+            _state.publisher = Publisher(main.__dict__, sent_names())
         return _state.publisher
 
 
@@ -118,13 +130,14 @@ def install(how: Plan) -> None:
         code: types.CodeType = loader.get_code(spec.name)
         _run(code, __file__=spec.origin, __package__=spec.parent, __spec__=spec, __loader__=spec.loader)
     else:
-        from freethreading._main_definitions import Subscriber
-
         main = types.ModuleType("__main__")
         if "file" in how:
             main.__file__ = how["file"]
         _become_main(main)
-        _state.subscriber = Subscriber(main.__dict__, how["log"])
+    if "log" in how:
+        from freethreading._main_definitions import Subscriber
+
+        _state.subscriber = Subscriber(sys.modules["__main__"].__dict__, how["log"])
     _state.main, _state.plan = sys.modules["__main__"], {k: v for k, v in how.items() if k != "log"}
 
 
@@ -156,21 +169,6 @@ def arrive(data: bytes | memoryview) -> int:
     return at
 
 
-def has_guard(source: str | bytes) -> bool:
-    """Whether a file's top level has ``if __name__ == "__main__"``; False for what does not parse."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):
-        return False
-    return any(isinstance(node, ast.If) and _names_main(node.test) for node in tree.body)
-
-
-def _names_main(test: ast.expr) -> bool:
-    nodes = list(ast.walk(test))
-    named = any(isinstance(n, ast.Name) and n.id == "__name__" for n in nodes)
-    return named and any(isinstance(n, ast.Constant) and n.value == "__main__" for n in nodes)
-
-
 def _kind() -> Plan:
     main = sys.modules["__main__"]
     found = _state.plan
@@ -195,14 +193,22 @@ def _find_out(main: types.ModuleType) -> Plan:
         source = path.read_bytes()
     except OSError:
         return by_value
-    if b"__name__" not in source or not has_guard(source):
+    if b"__name__" not in source:
         return by_value
+    from freethreading._main_guard import guarded
+
+    bound = guarded(source)
+    if bound is None:
+        return by_value
+    plan: Plan = {"guarded": bound.names, "definitions": bound.definitions}
     spec = getattr(main, "__spec__", None)
     if spec is None:
-        return {"kind": "path", "path": str(path)}
+        return {**plan, "kind": "path", "path": str(path)}
     # A package's __main__.py is seldom meant to be imported, guard or not.
     name: str = spec.name
-    return by_value if name == "__main__" or name.endswith(".__main__") else {"kind": "module", "name": name}
+    if name == "__main__" or name.endswith(".__main__"):
+        return by_value
+    return {**plan, "kind": "module", "name": name}
 
 
 def _code_of_path(path: str) -> types.CodeType:

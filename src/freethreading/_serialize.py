@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from freethreading import _core, _main_module
@@ -112,34 +111,31 @@ def _spawning_popen() -> Any:
 
 
 def _dumps(obj: object, where: Where) -> bytes:
-    if _main_module.by_value():
+    if not _main_module.by_value():
+        capture = current()
+        mark = len(capture.handles) if capture is not None else 0
         try:
-            return _dumps_with_definitions(obj)
-        except Exception as error:
-            translated = _translated(obj, where, error)
-            if translated is error:
+            data = pickle.dumps(obj, PROTOCOL)
+            if not _names_guarded(data):
+                return data
+        except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
+            if _MADE_FOR_THREADS in str(error):
                 raise
-            raise translated from error
-    capture = current()
-    mark = len(capture.handles) if capture is not None else 0
+        if capture is not None:
+            _forget(capture, mark)
     try:
-        return pickle.dumps(obj, PROTOCOL)
-    except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
-        if _MADE_FOR_THREADS in str(error):
-            raise
-    if capture is not None:
-        _forget(capture, mark)
-    from freethreading._by_value import ByValuePickler, References
-
-    stream = io.BytesIO()
-    try:
-        ByValuePickler(stream, References()).dump(obj)
+        return _dumps_with_definitions(obj)
     except Exception as error:
         translated = _translated(obj, where, error)
         if translated is error:
             raise
         raise translated from error
-    return stream.getvalue()
+
+
+def _names_guarded(data: bytes) -> bool:
+    """Whether a pickle may name what only the guarded part of the main file defines; seldom yes without reason."""
+    definitions = _main_module.guarded_definitions()
+    return bool(definitions) and b"main__" in data and any(name in data for name in definitions)
 
 
 def _forget(capture: Capture, mark: int) -> None:
@@ -157,10 +153,13 @@ class _Needs:
         self.namespace: dict[str, Any] = sys.modules["__main__"].__dict__
         self.named: dict[str, None] = {}
         self.used: dict[str, None] = {}
+        self._only = _main_module.sent_names()
         self._publishes = _main_module.publishes()
         self._subscriber = _main_module.subscriber()
 
     def by_reference(self, root: str) -> bool:
+        if self._only is not None and root not in self._only:
+            return True
         if not self._publishes and self._subscriber is not None:
             # A worker's result: the program knows by name what it has sent, and nothing else.
             value = self.namespace.get(root)
@@ -169,7 +168,9 @@ class _Needs:
         self.named[root] = None
         return True
 
-    def uses(self, names: Iterable[str]) -> None:
+    def uses(self, names: tuple[str, ...]) -> None:
+        if self._only is not None:
+            names = tuple(filter(self._only.__contains__, names))
         self.used.update(dict.fromkeys(names))
 
     def logs(self) -> list[tuple[int, bytes]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from freethreading import _main_module
+from freethreading import _main_guard
 
 TESTS = Path(__file__).parent.parent
 SOURCES = TESTS.parent / "src"
@@ -360,6 +360,37 @@ def test_a_named_function_that_cannot_travel_is_named_at_the_call(tmp_path: Path
     assert value == "1"
 
 
+def test_what_only_the_guarded_part_defines_goes_by_value(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        textwrap.dedent(
+            """
+            import enum
+            from support.far_worker import FarWorker
+            class Outside:
+                pass
+            def use(function, x): return function(x)
+            def nested(function, x):
+                with FarWorker() as inner:
+                    return inner.call(use, function, x)
+            if __name__ == "__main__":
+                factor = 3
+                class Color(enum.Enum):
+                    RED = 1
+                def times(x): return factor * x, Color.RED, Outside
+                with FarWorker() as worker:
+                    assert worker.call(times, 2) == (6, Color.RED, Outside)
+                    assert worker.call(use, times, 2) == (6, Color.RED, Outside)
+                    assert worker.call(lambda x: x + factor, 2) == 5
+                    factor = 4
+                    assert worker.call(times, 2) == (8, Color.RED, Outside)
+                    assert worker.call(nested, times, 2) == (8, Color.RED, Outside)
+                print("done")
+            """
+        )
+    )
+    assert run(["program.py"], tmp_path) == ["done"]
+
+
 @pytest.mark.parametrize(
     ("source", "guarded"),
     [
@@ -372,4 +403,26 @@ def test_a_named_function_that_cannot_travel_is_named_at_the_call(tmp_path: Path
     ],
 )
 def test_guard(source: str, guarded: bool) -> None:
-    assert _main_module.has_guard(source) is guarded
+    assert (_main_guard.guarded(source) is not None) is guarded
+
+
+def test_names_of_the_guarded_part() -> None:
+    source = """
+        import a.b as c
+        both = 1
+        def outside(): inner = 1
+        if __name__ == "__main__":
+            import os.path, sys as system
+            both, (one, *rest) = 2, (3, 4)
+            def f(): local = 1
+            class C: attribute = 1
+            for i in [x for x in rest]: pass
+            try: pass
+            except OSError as error: pass
+        else:
+            other = 1
+        """
+    found = _main_guard.guarded(textwrap.dedent(source))
+    assert found is not None
+    assert found.names == {"os", "system", "one", "rest", "f", "C", "i", "error"}
+    assert found.definitions == (b"C", b"f")
