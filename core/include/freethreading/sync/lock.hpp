@@ -30,8 +30,10 @@ class Lock {
   // The process that holds it; kNobody when it is free, or held by a process that has left cleanly.
   [[nodiscard]] OwnerId owner() const noexcept;
   // For the sweeper: `dead` left cleanly; if it holds the lock, the lock is held by nobody from now on.
-  void disown(OwnerId dead) noexcept;
-  // For the sweeper: `dead` died; if it holds the lock, the next locker gets it with kOwnerDied.
+  void disown(OwnerId dead) noexcept { reassign(dead, kNobody); }
+  // If `from` holds the lock, `to` holds it from now on.
+  void reassign(OwnerId from, OwnerId to) noexcept;
+  // For the sweeper (shared places only): `dead` died; if it holds the lock, the next locker gets it with kOwnerDied.
   void mark_owner_died(OwnerId dead) noexcept;
 
  private:

@@ -1,0 +1,114 @@
+#include "sync/gate.hpp"
+
+#include <limits>
+
+#include "freethreading/crash_point.hpp"
+#include "os/futex.hpp"
+#include "sync/parking.hpp"
+
+namespace freethreading {
+
+namespace {
+
+constexpr std::uint32_t kSleepers = 1U << 0;
+constexpr std::uint32_t kSpinner = 1U << 1;
+constexpr std::uint32_t kWatched = 1U << 2;
+constexpr std::uint32_t kFlags = kSleepers | kSpinner | kWatched;
+constexpr std::uint32_t kEpochStep = 1U << 3;
+static_assert((kFlags & kEpochStep) == 0 && kFlags + 1 == kEpochStep);
+
+constexpr std::uint32_t epoch_of(std::uint32_t word) { return word & ~kFlags; }
+
+}  // namespace
+
+std::uint32_t Gate::prepare() noexcept {
+  const std::uint32_t word = word_.fetch_or(kWatched);
+  // Orders the mark before what the caller looks at next, whatever order it looks with.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  return epoch_of(word);
+}
+
+WaitOutcome Gate::wait(Place& place, std::uint32_t token, WaitContext& context) noexcept {
+  if (!context.deadline.is_immediate() && spin(token)) {
+    return WaitOutcome::kReady;
+  }
+  std::uint32_t word = word_.load();
+  for (;;) {
+    if (epoch_of(word) != token) {
+      return WaitOutcome::kReady;
+    }
+    if (context.deadline.passed()) {
+      return WaitOutcome::kTimedOut;
+    }
+    const std::uint32_t announced = word | kSleepers;
+    if (word != announced && !word_.compare_exchange_weak(word, announced)) {
+      continue;
+    }
+    FT_CRASH_POINT("gate.wait.announced");
+    switch (park(word_, announced, place, context)) {
+      case ParkResult::kInterrupted:
+        return epoch_of(word_.load()) != token ? WaitOutcome::kReady : WaitOutcome::kInterrupted;
+      case ParkResult::kSliceOver:
+        // The notifier may have died between its change and its wake.
+        return context.deadline.passed() ? WaitOutcome::kTimedOut : WaitOutcome::kReady;
+      case ParkResult::kLook:
+        word = word_.load();
+    }
+  }
+}
+
+bool Gate::spin(std::uint32_t epoch) noexcept {
+  std::uint32_t word = word_.load();
+  if (epoch_of(word) != epoch) {
+    return true;
+  }
+  if ((word & kSpinner) != 0 || !word_.compare_exchange_strong(word, word | kSpinner)) {
+    return false;
+  }
+  FT_CRASH_POINT("gate.spin.announced");
+  // Relaxed: the caller looks again behind an acquire of its own.
+  if (spin_until(SpinKind::kSignal,
+                 [this, epoch] { return epoch_of(word_.load(std::memory_order_relaxed)) != epoch; })) {
+    return true;
+  }
+  word = word_.load();
+  while (epoch_of(word) == epoch) {
+    if (word_.compare_exchange_weak(word, word & ~kSpinner)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+void Gate::notify(Place& place, bool all) noexcept {
+  // Orders the caller's change before the look at the word.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  std::uint32_t word = word_.load();
+  std::uint32_t next = 0;
+  do {
+    if ((word & kFlags) == 0) {
+      return;
+    }
+    next = (word & ~(kSpinner | kWatched)) + kEpochStep;
+    if (all) {
+      next &= ~kSleepers;
+    }
+  } while (!word_.compare_exchange_weak(word, next));
+  FT_CRASH_POINT("gate.notify.stored");
+  if ((word & kSleepers) == 0) {
+    return;
+  }
+  if (all) {
+    os::futex_wake(word_, std::numeric_limits<int>::max(), place.shared());
+    return;
+  }
+  if ((word & kSpinner) != 0) {
+    return;  // the spinner goes on; a second notification finds the bit cleared and wakes a sleeper
+  }
+  if (os::futex_wake(word_, 1, place.shared()) == 0) {
+    // Nobody slept. Whoever has prepared since has changed the word.
+    word_.compare_exchange_strong(next, next & ~kSleepers);
+  }
+}
+
+}  // namespace freethreading
