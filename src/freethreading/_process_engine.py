@@ -286,13 +286,11 @@ class ProcessEngine(Engine):
         self._hand(flight.task, flight.first + index, (outcome,))
 
     def _bury(self, member: _Member) -> None:
-        # Settles what a dead worker had. Invariant BLAME: the order of these reads is what makes it exact.
+        # Settles what a dead worker had. Invariant BLAME: the count is read before the note (a take that was undone
+        # wipes its note before another can be counted), and both before the results are drained.
         record = member.process.record
+        taken = self._tasks.taken()
         sequence, number, item = record.task_sequence, record.task_tag, record.item
-        was_taken = sequence > 0 and self._tasks.taken() >= sequence
-        by_another = any(
-            other.process.record.task_sequence == sequence for other in self._members if other is not member
-        )
         # Whatever it published is in the channel by now.
         while (message := self._results.try_get()) is not None:
             self._receive(*message)
@@ -300,7 +298,7 @@ class ProcessEngine(Engine):
             return  # a callback waited, and its turn of ours buried it
         self._members.remove(member)
         member.process.join()  # at once: it was reaped
-        flight = self._flights.get(number) if was_taken and not by_another else None
+        flight = self._flights.get(number) if 0 < sequence <= taken else None
         if not member.ready:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS and self.broken is None:

@@ -144,21 +144,24 @@ class ThreadEngine(Engine):
                     self._queue.put(None)
                     return
                 continue
-            if task.sink.begin():
-                self._run(task)
-                if budget is not None:
-                    budget -= 1
+            begun = task.sink.begin()
+            outcomes = self._run(task) if begun else []
+            # Before the outcomes are known: who submits the next task then finds this worker free.
             with self._lock:
                 self._outstanding -= 1
-            del task
+            if begun:
+                self._hand(task, 0, outcomes)
+                if budget is not None:
+                    budget -= 1
+            del task, outcomes
 
-    def _run(self, task: Task) -> None:
+    def _run(self, task: Task) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for item in task.items:
             outcomes.append(
                 strict_outcome(task, item) if self._strict else call_item(task.kind, task.function, item)
             )
-        self._hand(task, 0, outcomes)
+        return outcomes
 
     def _take_all(self) -> list[Task]:
         # Takes every waiting task out of the queue.

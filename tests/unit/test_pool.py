@@ -1,0 +1,501 @@
+"""WorkerPool beyond its contract with multiprocessing.Pool: what goes wrong, who waits for whom, how it ends."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+import warnings
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.program import run_program
+from support.until import until
+
+import freethreading
+from freethreading import _frames
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def identity(x: Any) -> Any:
+    return x
+
+
+def divide(a: int, b: int) -> float:
+    return a / b
+
+
+def wait_for(event: Any, started: Any) -> bool:
+    started.release()
+    return bool(event.wait(30))
+
+
+def exit_at(x: tuple[int, int]) -> int:
+    item, victim = x
+    if item == victim:
+        os._exit(7)
+    return item
+
+
+def release(semaphore: Any) -> None:
+    semaphore.release()
+
+
+def leave_by(kind: type[BaseException]) -> None:
+    raise kind("from a task")
+
+
+class Refuses:
+    """Pickles, and cannot be unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return divide, (1, 0)
+
+
+class Unpicklable:
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise KeyError("the user's own")
+
+
+def make_refuses() -> Refuses:
+    return Refuses()
+
+
+@pytest.fixture
+def pool(backend: str) -> Iterator[freethreading.WorkerPool]:
+    with freethreading.WorkerPool(2) as pool:
+        yield pool
+    pool.join()
+
+
+@pytest.fixture
+def process_pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[freethreading.WorkerPool]:
+    monkeypatch.setenv("FREETHREADING_BACKEND", "multiprocessing")
+    with freethreading.WorkerPool(2) as pool:
+        yield pool
+    pool.join()
+
+
+# Results and maps
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_what_would_end_a_worker_goes_to_the_caller(
+    pool: freethreading.WorkerPool, kind: type[BaseException]
+) -> None:
+    with pytest.raises(kind, match="from a task"):
+        pool.apply(leave_by, (kind,))
+    assert pool.map(square, range(4)) == [0, 1, 4, 9]
+
+
+def test_the_first_failed_item_is_the_one_that_is_raised(pool: freethreading.WorkerPool) -> None:
+    for _ in range(5):
+        with pytest.raises(TypeError, match="str"):
+            pool.map(square, [1, "text", None, 2, None], chunksize=1)
+
+
+def test_starmap_return_exceptions(pool: freethreading.WorkerPool) -> None:
+    outcome = pool.starmap_async(divide, [(1, 1), (1, 0), (1,)], return_exceptions=True).get(30)
+    assert outcome[0] == 1.0
+    assert [type(error) for error in outcome[1:]] == [ZeroDivisionError, TypeError]
+
+
+@pytest.mark.parametrize("chunksize", [1, 3, 100])
+def test_chunks_of_any_size(pool: freethreading.WorkerPool, chunksize: int) -> None:
+    expected = [x * x for x in range(20)]
+    assert pool.map(square, range(20), chunksize) == expected
+    assert list(pool.imap(square, range(20), chunksize)) == expected
+    assert sorted(pool.imap_unordered(square, range(20), chunksize)) == expected
+
+
+def test_a_chunk_of_nothing_is_refused(pool: freethreading.WorkerPool) -> None:
+    for call in (pool.map, pool.imap, pool.imap_unordered):
+        with pytest.raises(ValueError, match="Chunksize must be 1"):
+            call(square, range(3), 0)
+
+
+def test_callbacks_run_before_the_result_is_ready(pool: freethreading.WorkerPool) -> None:
+    seen: list[Any] = []
+    result = pool.map_async(square, [1, 2], callback=seen.append)
+    result.wait(30)
+    assert seen == [[1, 4]]
+    failed = pool.map_async(
+        square, [1, None], callback=seen.append, error_callback=lambda error: seen.append(type(error))
+    )
+    failed.wait(30)
+    assert seen[1:] == [TypeError]
+    empty = pool.map_async(square, [], callback=seen.append)
+    assert empty.get(30) == []
+    assert seen[-1] == []
+
+
+def test_a_callbacks_exception_harms_nobody(
+    pool: freethreading.WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: reported.append(args.exc_type))
+
+    def fail(_: object) -> None:
+        raise LookupError("a callback")
+
+    assert pool.apply_async(square, (3,), callback=fail).get(30) == 9
+    assert reported == [LookupError]
+    assert pool.apply(square, (4,)) == 16
+
+
+def test_a_callback_may_look_at_its_own_result_and_wait_for_another(pool: freethreading.WorkerPool) -> None:
+    done = threading.Event()
+    seen: list[Any] = []
+    first: list[Any] = []
+    made = threading.Event()
+
+    def callback(value: int) -> None:
+        made.wait(30)
+        seen.append((value, first[0].ready(), first[0].get(0)))
+        seen.append(pool.apply(square, (5,)))
+        seen.append(list(pool.imap(square, iter(range(3)))))
+        done.set()
+
+    first.append(pool.apply_async(square, (4,), callback=callback))
+    made.set()
+    assert done.wait(30)
+    assert seen == [(16, True, 16), 25, [0, 1, 4]]
+
+
+def test_nothing_is_kept_of_what_was_done(pool: freethreading.WorkerPool) -> None:
+    class Thing:
+        pass
+
+    things = [Thing() for _ in range(10)]
+    references = [weakref.ref(thing) for thing in things]
+    pool.map(id, things)
+    del things
+    until(
+        lambda: gc.collect() >= 0 and not any(reference() for reference in references),
+        "the arguments are let go",
+    )
+
+
+# imap
+
+
+def test_the_input_may_wait_for_earlier_results(pool: freethreading.WorkerPool) -> None:
+    more: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    more.put(1)
+    seen = []
+    for result in pool.imap(square, iter(more.get, None)):
+        seen.append(result)
+        more.put(result + 1 if result < 600 else None)
+    assert seen == [1, 4, 25, 676]
+
+
+def test_the_input_is_read_a_bounded_way_ahead(pool: freethreading.WorkerPool) -> None:
+    pulled = 0
+
+    def endless() -> Iterator[int]:
+        nonlocal pulled
+        while True:
+            pulled += 1
+            yield pulled
+
+    results = pool.imap(square, endless())
+    assert [next(results) for _ in range(500)] == [x * x for x in range(1, 501)]
+    assert pulled < 700
+    pool.terminate()
+
+
+def test_a_dropped_iterators_work_is_done(backend: str) -> None:
+    counter = freethreading.Semaphore(0)
+    with freethreading.WorkerPool(2) as pool:
+        pool.imap_unordered(counter.release, iter([1] * 300))
+        pool.close()
+        pool.join()
+    assert all(counter.acquire(timeout=0) for _ in range(300))
+    assert not counter.acquire(timeout=0)
+
+
+def test_an_iterator_outlives_close(pool: freethreading.WorkerPool) -> None:
+    results = pool.imap(square, iter(range(500)))
+    pool.close()
+    assert list(results) == [x * x for x in range(500)]
+
+
+def test_an_input_that_fails_at_once(pool: freethreading.WorkerPool) -> None:
+    def failing() -> Iterator[int]:
+        raise LookupError("input")
+        yield 1
+
+    results = pool.imap(square, failing())
+    with pytest.raises(LookupError, match="input"):
+        next(results)
+    with pytest.raises(StopIteration):
+        next(results)
+    with pytest.raises(LookupError, match="input"):
+        list(pool.imap_unordered(square, failing(), return_exceptions=True))
+
+
+def test_an_iterator_is_safe_among_threads(pool: freethreading.WorkerPool) -> None:
+    results = pool.imap_unordered(square, range(400))
+    seen: list[list[int]] = [[] for _ in range(4)]
+    threads = [threading.Thread(target=part.extend, args=(results,)) for part in seen]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(itertools.chain.from_iterable(seen)) == [x * x for x in range(400)]
+
+
+# The end
+
+
+def test_methods_of_a_pool_that_is_shut(backend: str) -> None:
+    pool = freethreading.WorkerPool(1)
+    pool.close()
+    pool.close()
+    for call in (
+        lambda: pool.apply(square, (1,)),
+        lambda: pool.map(square, [1]),
+        lambda: pool.imap(square, [1]),
+        lambda: pool.starmap_async(divide, [(1, 1)]),
+        lambda: pool.__enter__(),
+    ):
+        with pytest.raises(ValueError, match="Pool not running"):
+            call()
+    pool.join()
+    pool.terminate()
+    pool.join()
+    pool.close()
+    assert "state=TERMINATE" in repr(pool)
+
+
+def test_terminate_fails_what_waits(backend: str) -> None:
+    event, started = freethreading.Event(), freethreading.Semaphore(0)
+    pool = freethreading.WorkerPool(1)
+    running, waiting = pool.apply_async(wait_for, (event, started)), pool.apply_async(square, (2,))
+    results = pool.imap(square, iter(range(5)))
+    assert started.acquire(timeout=30)
+    pool.terminate()
+    with pytest.raises(RuntimeError, match="terminated"):
+        waiting.get(30)
+    with pytest.raises(RuntimeError, match="terminated"):
+        list(results)
+    event.set()
+    if backend == "threading":
+        assert running.get(30) is True
+    else:
+        with pytest.raises(RuntimeError, match="terminated"):
+            running.get(30)
+    pool.join()
+
+
+@pytest.mark.parametrize("how", ["close", "terminate"])
+def test_ending_from_a_callback(backend: str, how: str) -> None:
+    pool = freethreading.WorkerPool(2)
+    ended = threading.Event()
+    problems: list[BaseException] = []
+
+    def end(_: object) -> None:
+        try:
+            getattr(pool, how)()
+            pool.join()
+        except RuntimeError as error:
+            problems.append(error)
+        ended.set()
+
+    pool.apply_async(square, (1,), callback=end).wait(30)
+    assert ended.wait(30)
+    assert "cannot be joined" in str(problems[0])
+    pool.join()
+
+
+def test_a_dropped_pool_ends_and_warns(backend: str) -> None:
+    pool = freethreading.WorkerPool(2)
+    assert pool.map(square, [2]) == [4]
+    workers = freethreading.active_children()
+    holder = [pool]
+    del pool
+    with pytest.warns(ResourceWarning, match="unclosed running pool"):
+        holder.clear()
+    until(lambda: not any(worker.is_alive() for worker in workers), "its workers end")
+
+
+def test_a_result_keeps_its_pool(backend: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        assert freethreading.WorkerPool(1).apply_async(square, (6,)).get(30) == 36
+        gc.collect()
+
+
+@pytest.mark.parametrize("backend", ["threading", "multiprocessing"])
+def test_a_pool_does_not_keep_the_program_alive(backend: str) -> None:
+    done = run_program(
+        """
+        import freethreading, time
+        if __name__ == "__main__":
+            pool = freethreading.WorkerPool(2)
+            results = [pool.apply_async(time.sleep, (60,)) for _ in range(5)]
+            print(pool.apply_async(abs, (-3,)).ready())
+        """,
+        backend,
+    )
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
+
+
+@pytest.mark.parametrize("backend", ["threading", "multiprocessing"])
+def test_in_a_forked_child_a_pool_refuses_and_ends_nobody(backend: str) -> None:
+    done = run_program(
+        """
+        import freethreading, os, sys, warnings
+        warnings.simplefilter("ignore")
+        pool = freethreading.WorkerPool(1)
+        assert pool.map(abs, [-1]) == [1]
+        child = os.fork()
+        if not child:
+            try:
+                pool.apply(abs, (-1,))
+            except RuntimeError as error:
+                print("forked" in str(error), flush=True)
+            pool.close(), pool.terminate(), pool.join()
+            del pool
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        print(pool.map(abs, [-2]))
+        pool.terminate()
+        """,
+        backend,
+    )
+    assert (done.returncode, done.stdout) == (0, "True\n[2]\n"), done.stderr
+
+
+# Workers
+
+
+def test_a_failing_initializer_fails_pending_and_later_calls(backend: str) -> None:
+    with freethreading.WorkerPool(2, initializer=leave_by, initargs=(LookupError,)) as pool:
+        for _ in range(3):
+            with pytest.raises(LookupError, match="from a task"):
+                pool.map(square, range(10))
+        with pytest.raises(LookupError, match="from a task"):
+            list(pool.imap(square, range(10)))
+    pool.join()
+
+
+def test_an_unpicklable_initializer_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREETHREADING_BACKEND", "multiprocessing")
+    with pytest.raises(ValueError, match="must be picklable"):
+        freethreading.WorkerPool(1, initializer=identity, initargs=(threading.Lock(),))
+
+
+def test_primitives_of_multiprocessing_as_initargs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREETHREADING_BACKEND", "multiprocessing")
+    semaphore = multiprocessing.get_context("spawn").Semaphore(0)
+    with freethreading.WorkerPool(2, initializer=release, initargs=(semaphore,)) as pool:
+        assert pool.map(square, [3]) == [9]
+        assert semaphore.acquire(timeout=30)
+        assert semaphore.acquire(timeout=30)
+    pool.join()
+
+
+def test_workers_that_die_at_their_start_break_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREETHREADING_BACKEND", "multiprocessing")
+    with freethreading.WorkerPool(2, initializer=os._exit, initargs=(3,)) as pool:
+        for _ in range(2):
+            with pytest.raises(freethreading.WorkerLostError, match="exit code 3"):
+                pool.map(square, range(10))
+    pool.join()
+
+
+@pytest.mark.parametrize("victim", [0, 2, 4])
+@pytest.mark.parametrize("chunksize", [1, 5, 9])
+def test_blame_is_exact(process_pool: freethreading.WorkerPool, victim: int, chunksize: int) -> None:
+    outcome = process_pool.map(exit_at, [(x, victim) for x in range(9)], chunksize, return_exceptions=True)
+    lost = outcome.pop(victim)
+    assert isinstance(lost, freethreading.WorkerLostError)
+    assert lost.exitcode == 7
+    assert f"item {victim}" in str(lost)
+    assert outcome == [x for x in range(9) if x != victim]
+
+
+def test_many_deaths_in_one_map(process_pool: freethreading.WorkerPool) -> None:
+    outcome = process_pool.map(exit_at, [(x, x // 4 * 4) for x in range(24)], 6, return_exceptions=True)
+    assert [isinstance(item, freethreading.WorkerLostError) for item in outcome] == [
+        x % 4 == 0 for x in range(24)
+    ]
+
+
+def test_a_stopped_worker_is_alive(process_pool: freethreading.WorkerPool) -> None:
+    process_pool.map(square, range(4))
+    workers = freethreading.active_children()
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGSTOP)
+    result = process_pool.apply_async(square, (5,))
+    with pytest.raises(multiprocessing.TimeoutError):
+        result.get(0.3)
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGCONT)
+    assert result.get(30) == 25
+    assert {worker.pid for worker in freethreading.active_children()} == {worker.pid for worker in workers}
+
+
+# What does not pickle
+
+
+def test_a_bad_item_fails_alone(process_pool: freethreading.WorkerPool) -> None:
+    items = [1, threading.Lock(), Refuses(), Unpicklable(), 2]
+    outcome = process_pool.map(identity, items, chunksize=5, return_exceptions=True)
+    assert [outcome[0], outcome[4]] == [1, 2]
+    assert [type(error).__name__ for error in outcome[1:4]] == [
+        "NotPicklableError",
+        "ZeroDivisionError",
+        "KeyError",
+    ]
+
+
+def test_a_bad_function_is_refused_at_the_call(process_pool: freethreading.WorkerPool) -> None:
+    lock = threading.Lock()
+    for call in (
+        lambda: process_pool.apply_async(lock.acquire),
+        lambda: process_pool.map_async(lambda x: lock, [1]),
+        lambda: process_pool.imap(lambda x: lock, [1]),
+    ):
+        with pytest.raises(ValueError, match="must be picklable"):
+            call()
+    with pytest.raises(KeyError, match="the user's own"):
+        process_pool.apply_async(identity, (Unpicklable(),))
+
+
+def test_a_bad_result_fails_its_item(process_pool: freethreading.WorkerPool) -> None:
+    with pytest.raises(ValueError, match="must be picklable"):
+        process_pool.apply(threading.Lock)
+    with pytest.raises(ZeroDivisionError):
+        process_pool.apply(make_refuses)
+    assert process_pool.map(square, range(3)) == [0, 1, 4]
+
+
+def test_strict_threads_refuse_what_does_not_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREETHREADING_BACKEND", "threading")
+    monkeypatch.setenv("FREETHREADING_STRICT", "1")
+    with freethreading.WorkerPool(1) as pool:
+        thing = [1]
+        assert pool.apply(identity, (thing,)) is thing
+        with pytest.raises(ValueError, match="must be picklable"):
+            pool.apply_async(identity, (threading.Lock(),))
+        with pytest.raises(ValueError, match="must be picklable"):
+            pool.apply(threading.Lock)
+        outcome = pool.map(identity, [1, threading.Lock(), 2], return_exceptions=True)
+        assert [type(item).__name__ for item in outcome] == ["int", "NotPicklableError", "int"]
+    pool.join()
+
+
+def test_frames_round_trip() -> None:
+    frames = [b"function", b"", b"x" * 1000, b"y"]
+    assert [bytes(frame) for frame in _frames.unpack(_frames.pack(frames))] == frames
