@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
 from freethreading._backend import process_backend
@@ -83,12 +84,12 @@ class Engine:
     """Base of the engines. Methods may be called from any thread, also from a sink; `abandon` also from a
     finaliser."""
 
-    ends_at_once = False  # whether terminate() ends workers in the middle of a task
     exit_grace = 0.1  # seconds that the program's end waits for the workers of one that is not lasting
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.broken: BaseException | None = None  # why no call can succeed any more
+        self._broken_trace: TracebackType | None = None
         self._state = OPEN
         self._lock = threading.RLock()  # an RLock: a finaliser that runs under it may submit or shut down
         self._pid = os.getpid()
@@ -106,6 +107,10 @@ class Engine:
 
     def join(self, timeout: float | None = None) -> bool:
         """Waits until all workers have ended. False: not yet. REQUIRES: closed, and not in_engine()."""
+        raise NotImplementedError
+
+    def join_idle(self) -> None:
+        """Waits, after terminate(), for the workers that it ends: not for a thread that is in a task."""
         raise NotImplementedError
 
     def in_engine(self) -> bool:
@@ -176,7 +181,14 @@ class Engine:
         if self._state != OPEN:
             raise EngineClosedError
         if self.broken is not None:
-            raise self.broken
+            raise self.broken.with_traceback(self._broken_trace)  # else each raise would add to the traceback
+
+    def _set_broken(self, error: BaseException) -> None:
+        with self._lock:
+            if self.broken is None:
+                broken = self.options.broken_error(error)
+                self._broken_trace = broken.__traceback__
+                self.broken = broken
 
     def _hand(self, task: Task, first: int, outcomes: Sequence[Outcome]) -> None:
         # Gives outcomes to a sink. A callback's exception is reported and goes no further: workers and drainer go on.

@@ -38,7 +38,10 @@ class FutureSink:
         self._future = future
 
     def begin(self) -> bool:
-        return self._future.set_running_or_notify_cancel()
+        try:
+            return self._future.set_running_or_notify_cancel()
+        except RuntimeError:
+            return False  # somebody else has set it
 
     def cancel(self) -> None:
         # The second call tells those who wait for it, as a worker that met it would.

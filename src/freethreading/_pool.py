@@ -191,8 +191,8 @@ class WorkerPool:
             feeds = list(self._feeds)
         for feed in feeds:
             feed.run_on()
-        if self._engine.ends_at_once and not self._engine.in_engine():
-            self._engine.join()
+        if not self._engine.in_engine():
+            self._engine.join_idle()
 
     def join(self) -> None:
         """Waits until the workers have ended. Raises ValueError unless close() or terminate() was called before."""

@@ -73,7 +73,6 @@ class ProcessEngine(Engine):
     by `_lock`; no outcome is delivered under it.
     """
 
-    ends_at_once = True
     exit_grace = 5.0
 
     def __init__(self, options: Options) -> None:
@@ -137,6 +136,9 @@ class ProcessEngine(Engine):
         drainer.join(timeout)
         return not drainer.is_alive()
 
+    def join_idle(self) -> None:
+        self.join()
+
     def in_engine(self) -> bool:
         return threading.current_thread() is self._drainer
 
@@ -198,7 +200,7 @@ class ProcessEngine(Engine):
                 pass
         except BaseException as error:
             report_exception()
-            self._break(error)
+            self._set_broken(error)
         finally:
             self._end_workers()
             self._release()
@@ -243,7 +245,7 @@ class ProcessEngine(Engine):
             try:
                 process.start()
             except BaseException as error:
-                self._break(error)
+                self._set_broken(error)
                 return
             self._members.append(_Member(number, process))
 
@@ -266,7 +268,7 @@ class ProcessEngine(Engine):
                     member.ready = True
         elif kind == START_FAILED:
             _, error = _load(ERROR, payload, handles)
-            self._break(error)
+            self._set_broken(error)
         else:
             self._settle(kind, number, index, payload, handles)
 
@@ -302,7 +304,7 @@ class ProcessEngine(Engine):
         if not member.ready:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS and self.broken is None:
-                self._break(self._lost_error(member, "its start, as the ones before it did"))
+                self._set_broken(self._lost_error(member, "its start, as the ones before it did"))
         if flight is not None:
             self._lose(flight, item, member)
 
@@ -328,12 +330,6 @@ class ProcessEngine(Engine):
 
     def _lost_error(self, member: _Member, task: str) -> BaseException:
         return WorkerLostError(pid=member.process.pid, exitcode=member.process.exitcode, task=task)
-
-    def _break(self, error: BaseException) -> None:
-        # No call can succeed any more; the next turn ends the engine.
-        with self._lock:
-            if self.broken is None:
-                self.broken = self.options.broken_error(error)
 
     def _end_workers(self) -> None:
         # Ends whatever workers there still are and fails what is not done.

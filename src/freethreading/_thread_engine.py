@@ -39,6 +39,7 @@ class ThreadEngine(Engine):
         self._strict = strict_mode()
         self._queue: SimpleQueue[Task | None] = SimpleQueue(shared=False)
         self._threads: set[threading.Thread] = set()  # guarded by _lock
+        self._busy: set[threading.Thread] = set()  # those in a task; each thread enters and removes itself
         self._outstanding = 0  # tasks taken in and not done; guarded by _lock
         self._started = 0  # guarded by _lock
         if self._strict and options.initializer is not None:
@@ -73,6 +74,14 @@ class ThreadEngine(Engine):
             if thread.is_alive():
                 return False
         return True
+
+    def join_idle(self) -> None:
+        while True:
+            with self._lock:
+                thread = next(iter(self._threads - self._busy), None)
+            if thread is None:
+                return
+            thread.join(0.005)  # it may just have taken a task
 
     def in_engine(self) -> bool:
         return threading.current_thread() in self._threads
@@ -127,15 +136,15 @@ class ThreadEngine(Engine):
             return True
         done, value = call_item(CALL, initializer, (self.options.initargs, {}))
         if not done:
-            with self._lock:
-                if self.broken is None:
-                    self.broken = self.options.broken_error(value)
+            self._set_broken(value)
             broken = self.broken
+            assert broken is not None
             self._fail_all(lambda: broken)
             self._queue.put(None)
         return done
 
     def _serve(self) -> None:
+        me = threading.current_thread()
         budget = self.options.max_tasks
         while budget is None or budget > 0:
             task = self._queue.get()
@@ -144,6 +153,7 @@ class ThreadEngine(Engine):
                     self._queue.put(None)
                     return
                 continue
+            self._busy.add(me)
             begun = task.sink.begin()
             outcomes = self._run(task) if begun else []
             # Before the outcomes are known: who submits the next task then finds this worker free.
@@ -153,6 +163,7 @@ class ThreadEngine(Engine):
                 self._hand(task, 0, outcomes)
                 if budget is not None:
                     budget -= 1
+            self._busy.discard(me)
             del task, outcomes
 
     def _run(self, task: Task) -> list[Outcome]:
