@@ -28,10 +28,17 @@ class BlobLog {
   // The first entry with a number above `after`; null: none.
   [[nodiscard]] const Entry* after(Place& place, std::uint64_t number) const noexcept;
   [[nodiscard]] std::uint64_t last() const noexcept;
+  // For the sweeper, before the blocks of `dead` are freed: finishes its append or makes sure that it never was.
+  void sweep(Place& place, OwnerId dead) noexcept;
+  // REQUIRES: nobody uses it. May run again after a death in the middle, before the blocks of the dead are freed.
   void destroy(Place& place) noexcept;
 
  private:
-  Lock guard_;
+  void lock_guard(Place& place) noexcept;
+  void repair(Place& place) noexcept;
+
+  Lock guard_;                              // guards all below but reads
+  std::atomic<OwnerId> writer_{kNobody};    // whose append is not over
   std::atomic<Offset> first_{kNoOffset};
   std::atomic<Offset> last_entry_{kNoOffset};
   std::atomic<std::uint64_t> last_{0};

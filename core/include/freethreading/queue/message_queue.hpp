@@ -21,7 +21,7 @@
 namespace freethreading {
 
 // Where a taker that works for others notes what it is taking before the take is done, so that after its death the
-// others know what it had: see pool/worker_record.hpp.
+// others know what it had: see pool/worker_record.hpp and MessageQueue::was_taken(). Lies in the queue's place.
 struct TakeNote {
   std::atomic<std::uint64_t> sequence{0};  // the item's number in its queue, counted from 1; 0: none noted
   std::atomic<std::uint64_t> tag{0};       // the first 8 inline bytes of the message (a task's number)
@@ -40,24 +40,30 @@ enum class [[nodiscard]] QueueOutcome : std::uint8_t {
 
 class MessageQueue {
  public:
-  // `capacity` 0: no bound. REQUIRES: freshly zeroed memory, before the object is published.
+  // `capacity` 0: no bound. `joinable`: task_done() and join_until() are used; a queue without them saves the book-keeping
+  // of who owes. REQUIRES: freshly zeroed memory, before the object is published.
   // False: no memory.
-  [[nodiscard]] bool initialise(Place& place, std::uint64_t capacity) noexcept;
+  [[nodiscard]] bool initialise(Place& place, std::uint64_t capacity, bool joinable = true) noexcept;
 
   // Puts without waiting. kDone (the message's block belongs to the queue from now on), kFull, kBusy, kShutDown,
-  // kNoMemory; in all but kDone the message is still the caller's.
+  // kNoMemory; in all but kDone the message is still the caller's. A message in a block keeps its inline bytes too.
   QueueOutcome try_put(Place& place, const Message& message) noexcept;
   // Takes the oldest item without waiting: kDone (`out` and its block are the caller's), kEmpty, kBusy, kShutDown (shut
-  // down and empty). Counts as unfinished for task_done(), owed by the calling process.
+  // down and empty), kNoMemory. Counts as unfinished for task_done(), owed by the calling process.
   QueueOutcome try_get(Place& place, Message& out, TakeNote* note = nullptr) noexcept;
   // Waits until there may be room / an item: kDone (try again), kTimedOut, kInterrupted, kShutDown. Touches no message.
+  // After kBusy they wait for the end's lock and repair what a dead holder left.
   QueueOutcome wait_not_full(Place& place, WaitContext& context) noexcept;
   QueueOutcome wait_not_empty(Place& place, WaitContext& context) noexcept;
-  // try + wait until it is done or the context's deadline passes.
+  // As above, and kDone when wake_consumers() was called since wake_epoch() gave `epoch`: read the epoch, look at what
+  // else is watched, then wait; no wake is missed between.
+  QueueOutcome wait_not_empty(Place& place, WaitContext& context, std::uint32_t epoch) noexcept;
+  // try + wait until it is done or the context's deadline passes. A wake_consumers() does not end get_until().
   QueueOutcome put_until(Place& place, const Message& message, WaitContext& context) noexcept;
   QueueOutcome get_until(Place& place, Message& out, WaitContext& context, TakeNote* note = nullptr) noexcept;
   // Makes every wait_not_empty() that runs now return kDone. For a consumer that also watches something else.
   void wake_consumers(Place& place) noexcept;
+  [[nodiscard]] std::uint32_t wake_epoch() const noexcept;
 
   [[nodiscard]] std::uint64_t size() const noexcept;
   [[nodiscard]] std::uint64_t capacity() const noexcept { return capacity_; }
@@ -76,6 +82,8 @@ class MessageQueue {
   [[nodiscard]] bool is_shut_down() const noexcept;
   // How many items have been taken so far: item n (counted from 1, as TakeNote) is gone when taken() >= n.
   [[nodiscard]] std::uint64_t taken() const noexcept;
+  // Whether the take that `note` tells of was done, so that the item went with its taker. REQUIRES: the taker is dead.
+  [[nodiscard]] bool was_taken(const TakeNote& note) const noexcept;
 
   // Calls visit(context, message) for every item in it; REQUIRES: no put or get runs meanwhile (a garbage collection).
   using Visitor = int (*)(void* context, const Message& message);
@@ -83,25 +91,52 @@ class MessageQueue {
 
   // For the sweeper, before the blocks of `dead` are freed: finishes or undoes what it was doing.
   void sweep(Place& place, OwnerId dead) noexcept;
+  // REQUIRES: nobody uses it. May run again after a death in the middle, before the blocks of the dead are freed.
   void destroy(Place& place) noexcept;
 
  private:
-  friend struct MessageQueueAlgorithm;
+  friend struct QueueRecovery;
+  friend struct OwedLedger;
+
+  // One end. Its lock guards all of it; the others' reads of `count` and `intent` are atomic.
+  //
+  //   intent   owner of a change in progress (low kOwnerBits) | low bits of the count that its commit stores; 0: none
   struct alignas(64) End {
     Lock lock;
-    std::atomic<std::uint32_t> gate{0};      // eventcount: what parked callers of this end sleep on
-    std::atomic<std::uint64_t> count{0};     // items put / taken since the beginning
-    std::atomic<Offset> segment{kNoOffset};  // guarded by lock
-    std::atomic<Offset> intent{kNoOffset};   // guarded by lock: a block changing hands
-    std::atomic<std::uint64_t> intent_count{0};
+    std::atomic<std::uint64_t> count;        // items put / taken since the beginning
+    std::atomic<Offset> segment;             // where the next item goes to / comes from
+    std::atomic<std::uint64_t> intent;       // who changes what belongs to whom, see above
+    std::atomic<std::uint64_t> intent_owed;  // head: the taker's `takes` after the commit; 0: not kept
+    std::atomic<Offset> intent_note;         // head: the TakeNote of the take in progress
+    std::uint64_t seen;                      // the other end's count as last read: spares reading its cache line
   };
+  static_assert(sizeof(End) == 64);
+
+  enum Shutdown : std::uint32_t { kOpen = 0, kDrains = 1, kImmediate = 2 };
+
+  bool lock_briefly(End& end, Place& place) noexcept;
+  WaitOutcome lock_and_repair(End& end, Place& place, const WaitContext& context) noexcept;
+  QueueOutcome settle(End& end, Place& place, const WaitContext& context) noexcept;
+  QueueOutcome put_locked(Place& place, const Message& message) noexcept;
+  QueueOutcome get_locked(Place& place, Message& out, TakeNote* note, bool draining) noexcept;
+  QueueOutcome finish_put(Place& place, QueueOutcome outcome) noexcept;
+  QueueOutcome finish_get(Place& place, QueueOutcome outcome) noexcept;
+  void drain(Place& place) noexcept;
+
   End tail_;
   End head_;
-  alignas(64) std::uint64_t capacity_ = 0;
-  std::atomic<std::uint64_t> finished_{0};
-  std::atomic<std::uint32_t> join_gate_{0};
-  std::atomic<std::uint32_t> shut_down_{0};
-  std::atomic<Offset> owed_{kNoOffset};  // per process slot: items taken and not finished; made at the first get
+  // Read by every call, written rarely.
+  alignas(64) std::uint64_t capacity_;
+  std::uint32_t joinable_;
+  std::atomic<std::uint32_t> shut_down_;  // Shutdown; written under tail_.lock
+  std::atomic<std::uint32_t> not_empty_;  // gates: what parked consumers, producers and joiners sleep on
+  std::atomic<std::uint32_t> not_full_;
+  std::atomic<std::uint32_t> wakes_;      // calls of wake_consumers
+  std::atomic<Offset> owed_;              // first OwedBlock; made at the first get
+  // Written by task_done.
+  alignas(64) std::atomic<std::uint64_t> finished_;
+  std::atomic<std::uint64_t> strangers_;  // of these, by processes that took nothing
+  std::atomic<std::uint32_t> join_gate_;
 };
 
 }  // namespace freethreading

@@ -1,0 +1,48 @@
+// What a MessageQueue's blocks look like inside. See docs/design/queue.md.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "freethreading/queue/message.hpp"
+
+namespace freethreading {
+
+// A run of cells. `next` is set once, by a producer that found the segment full, under the tail lock.
+struct Segment {
+  static constexpr std::uint64_t kCells = 63;
+
+  std::atomic<Offset> next;
+  std::uint64_t first;  // number of items put before cells[0]; written before the segment is linked
+  alignas(64) std::array<Message, kCells> cells;
+
+  [[nodiscard]] bool holds(std::uint64_t index) const noexcept { return index - first < kCells; }
+  [[nodiscard]] Message& cell(std::uint64_t index) noexcept { return cells[index - first]; }
+};
+static_assert(sizeof(Segment) == 4096);
+
+// Copies what a message uses of its cell: most small items fit into the first half of it.
+inline void copy_message(Message& to, const Message& from) noexcept {
+  constexpr std::size_t kShort = 16;  // together with the head of the message: 40 bytes, five words
+  constexpr std::size_t kHead = offsetof(Message, bytes);
+  std::memcpy(static_cast<void*>(&to), &from, kHead + kShort);
+  if (from.size > kShort || !from.is_inline()) {
+    std::memcpy(to.bytes.data() + kShort, from.bytes.data() + kShort, Message::kInlineBytes - kShort);
+  }
+}
+
+// An intent word: its owner and the low bits of the count that commits it.
+inline constexpr std::uint64_t pack_intent(OwnerId owner, std::uint64_t commit_count) noexcept {
+  return (commit_count << kOwnerBits) | owner;
+}
+inline constexpr OwnerId intent_owner(std::uint64_t intent) noexcept {
+  return static_cast<OwnerId>(intent & kOwnerMask);
+}
+inline constexpr bool is_committed(std::uint64_t intent, std::uint64_t count) noexcept {
+  return (count << kOwnerBits) == (intent & ~std::uint64_t{kOwnerMask});
+}
+
+}  // namespace freethreading

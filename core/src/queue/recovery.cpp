@@ -1,0 +1,209 @@
+#include "queue/recovery.hpp"
+
+#include <cstring>
+
+#include "freethreading/crash_point.hpp"
+#include "queue/owed_ledger.hpp"
+#include "sync/gate.hpp"
+
+namespace freethreading {
+
+// Both changes of the chain run under an intent with the present count: there is nothing to undo then, only a chain to
+// mend, and the intent's owner tells a sweeper that the mending is not over.
+
+Segment* QueueRecovery::extend(Segment* last, std::uint64_t index) noexcept {
+  MessageQueue::End& tail = queue.tail_;
+  // sync: INTENT (release): before the change; pairs with repair
+  tail.intent.store(pack_intent(place.self(), index), std::memory_order_release);
+  const Offset block = place.allocate(sizeof(Segment));
+  if (block == kNoOffset) {
+    tail.intent.store(0, std::memory_order_release);
+    return nullptr;
+  }
+  FT_CRASH_POINT("queue.extend.allocated");
+  Segment* segment = place.at<Segment>(block);
+  // Relaxed: nobody else can reach it yet.
+  segment->next.store(kNoOffset, std::memory_order_relaxed);
+  segment->first = index;
+  // sync: CHAIN (release): the segment's head; pairs with advance and repair_tail
+  last->next.store(block, std::memory_order_release);
+  FT_CRASH_POINT("queue.extend.chained");
+  place.link(block);
+  FT_CRASH_POINT("queue.extend.linked");
+  // sync: CHAIN (release): linked before it is used; pairs with repair_tail
+  tail.segment.store(block, std::memory_order_release);
+  FT_CRASH_POINT("queue.extend.moved");
+  // sync: INTENT (release): after the change
+  tail.intent.store(0, std::memory_order_release);
+  return segment;
+}
+
+Segment* QueueRecovery::advance(Segment* first, std::uint64_t index) noexcept {
+  MessageQueue::End& head = queue.head_;
+  // Relaxed: written under this lock.
+  const Offset used_up = head.segment.load(std::memory_order_relaxed);
+  // sync: CHAIN (acquire): the successor's head; pairs with extend
+  const Offset next = first->next.load(std::memory_order_acquire);
+  // sync: INTENT (release): before the change; pairs with repair
+  head.intent.store(pack_intent(place.self(), index), std::memory_order_release);
+  FT_CRASH_POINT("queue.advance.intent");
+  place.adopt(used_up);
+  FT_CRASH_POINT("queue.advance.adopted");
+  // sync: CHAIN (release): the used-up segment is this process's before nothing refers to it; pairs with repair_head
+  head.segment.store(next, std::memory_order_release);
+  FT_CRASH_POINT("queue.advance.moved");
+  // sync: INTENT (release): after the change
+  head.intent.store(0, std::memory_order_release);
+  place.free(used_up);
+  FT_CRASH_POINT("queue.advance.freed");
+  return place.at<Segment>(next);
+}
+
+void QueueRecovery::write_note(TakeNote& note, const Message& message, std::uint64_t sequence) noexcept {
+  std::uint64_t tag = 0;
+  std::memcpy(&tag, message.bytes.data(), sizeof(tag));
+  // sync: NOTE (release): no number, then the tag, then its number; pairs with the reader of the note
+  note.sequence.store(0, std::memory_order_release);
+  FT_CRASH_POINT("queue.get.note_wiped");
+  note.tag.store(tag, std::memory_order_release);
+  FT_CRASH_POINT("queue.get.note_tagged");
+  note.sequence.store(sequence, std::memory_order_release);
+}
+
+void QueueRecovery::repair(MessageQueue::End& end) noexcept {
+  if (&end == &queue.tail_) {
+    repair_tail();
+  } else {
+    repair_head();
+  }
+}
+
+void QueueRecovery::repair_tail() noexcept {
+  MessageQueue::End& tail = queue.tail_;
+  // All loads relaxed: the lock was taken over, its holder is dead.
+  Segment* segment = place.at<Segment>(tail.segment.load(std::memory_order_relaxed));
+  if (const Offset next = segment->next.load(std::memory_order_relaxed); next != kNoOffset) {
+    place.link(next);
+    FT_CRASH_POINT("queue.repair.tail_linked");
+    // sync: CHAIN (release): as in extend
+    tail.segment.store(next, std::memory_order_release);
+    segment = place.at<Segment>(next);
+  }
+  // The dead one may have published without waking anybody.
+  Gate(queue.not_empty_).notify_one(place);
+  const std::uint64_t intent = tail.intent.load(std::memory_order_relaxed);
+  const std::uint64_t count = tail.count.load(std::memory_order_relaxed);
+  if (intent == 0 || is_committed(intent, count)) {
+    // sync: INTENT (release): after the repair; pairs with settle_dead
+    tail.intent.store(0, std::memory_order_release);
+    return;
+  }
+  // The put never was: its block becomes this process's, so that from here on either this process frees it or its death.
+  Message message = segment->cell(count);
+  place.adopt(message.block);
+  FT_CRASH_POINT("queue.repair.put_adopted");
+  // sync: INTENT (release): the block has an owner; pairs with a repair of this repair
+  tail.intent.store(0, std::memory_order_release);
+  FT_CRASH_POINT("queue.repair.put_cleared");
+  discard(place, message);
+}
+
+void QueueRecovery::repair_head() noexcept {
+  MessageQueue::End& head = queue.head_;
+  // All loads relaxed: the lock was taken over, its holder is dead.
+  place.link(head.segment.load(std::memory_order_relaxed));
+  OwedLedger ledger{queue, place};
+  ledger.link_blocks();
+  // The dead one may have made room without waking anybody.
+  Gate(queue.not_full_).notify_one(place);
+  const std::uint64_t intent = head.intent.load(std::memory_order_relaxed);
+  if (intent == 0) {
+    return;
+  }
+  const std::uint64_t count = head.count.load(std::memory_order_relaxed);
+  const std::uint64_t owed = head.intent_owed.load(std::memory_order_relaxed);
+  if (is_committed(intent, count)) {
+    if (owed != 0) {
+      ledger.set_takes(intent_owner(intent), owed);
+    }
+    FT_CRASH_POINT("queue.repair.get_owed");
+  } else {
+    // The take never was: the item is at the head still, and its block the queue's again.
+    const Segment* segment = place.at<Segment>(head.segment.load(std::memory_order_relaxed));
+    if (const Message& message = segment->cells[count - segment->first]; !message.is_inline()) {
+      place.link(message.block);
+      FT_CRASH_POINT("queue.repair.get_linked");
+    }
+    if (const Offset note = head.intent_note.load(std::memory_order_relaxed); note != kNoOffset) {
+      std::uint64_t noted = count + 1;
+      place.at<TakeNote>(note)->sequence.compare_exchange_strong(noted, 0);
+      FT_CRASH_POINT("queue.repair.note_wiped");
+    }
+  }
+  // sync: INTENT (release): after the repair; pairs with settle_dead
+  head.intent.store(0, std::memory_order_release);
+}
+
+void QueueRecovery::settle_dead(MessageQueue::End& end, OwnerId dead) noexcept {
+  // The lock first: whoever takes it over from `dead` leaves the intent until its own repair is done.
+  const bool holds = end.lock.owner() == dead;
+  // sync: INTENT (acquire): a repair that has cleared it is complete; pairs with repair
+  if (!holds && intent_owner(end.intent.load(std::memory_order_acquire)) != dead) {
+    return;
+  }
+  if (dead != place.self()) {
+    end.lock.mark_owner_died(dead);
+  }
+  WaitContext forever{Deadline::never()};
+  if (queue.lock_and_repair(end, place, forever) == WaitOutcome::kReady) {
+    static_cast<void>(end.lock.unlock(place));
+  }
+}
+
+void MessageQueue::sweep(Place& place, OwnerId dead) noexcept {
+  QueueRecovery recovery{*this, place};
+  recovery.settle_dead(tail_, dead);
+  recovery.settle_dead(head_, dead);
+  OwedLedger{*this, place}.sweep(dead);
+  // What the dead one was woken for goes to another, and joiners look who owes.
+  if (size() != 0) {
+    Gate(not_empty_).notify_one(place);
+  }
+  if (capacity_ != 0 && !full()) {
+    Gate(not_full_).notify_one(place);
+  }
+  Gate(join_gate_).notify_all(place);
+}
+
+void MessageQueue::destroy(Place& place) noexcept {
+  Offset block = head_.segment.load();  // kNoOffset: destroyed so far already
+  Segment* segment = block == kNoOffset ? nullptr : place.at<Segment>(block);
+  const std::uint64_t end = tail_.count.load();
+  // As in a get: the block is this process's before the item is gone, so that a death here frees it once.
+  for (std::uint64_t index = head_.count.load(); index != end; ++index) {
+    if (!segment->holds(index)) {
+      segment = QueueRecovery{*this, place}.advance(segment, index);
+    }
+    Message message = segment->cell(index);
+    if (!message.is_inline()) {
+      place.adopt(message.block);
+    }
+    FT_CRASH_POINT("queue.destroy.adopted");
+    head_.count.store(index + 1);
+    FT_CRASH_POINT("queue.destroy.taken");
+    discard(place, message);
+  }
+  // The last segment, and a fresh one behind it that a dead producer chained for nothing.
+  block = head_.segment.load();
+  while (block != kNoOffset) {
+    const Offset next = place.at<Segment>(block)->next.load();
+    place.adopt(block);
+    FT_CRASH_POINT("queue.destroy.segment_adopted");
+    head_.segment.store(next);
+    place.free(block);
+    block = next;
+  }
+  OwedLedger{*this, place}.destroy();
+}
+
+}  // namespace freethreading
