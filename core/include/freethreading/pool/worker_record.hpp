@@ -32,7 +32,7 @@ struct WorkerRecord {
 WaitOutcome wait_for_exit(Place& place, WorkerRecord& record, WaitContext& context) noexcept;
 // Waits for anything past kStarting.
 WaitOutcome wait_for_start(Place& place, WorkerRecord& record, WaitContext& context) noexcept;
-// Sets the state, wakes whoever waits for it, and the consumers of its queue at kExited.
+// Sets the state, wakes whoever waits for it, and the consumers of its queue at kExited and kFailed.
 void set_worker_state(Place& place, WorkerRecord& record, WorkerState state) noexcept;
 
 }  // namespace freethreading

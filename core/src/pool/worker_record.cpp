@@ -1,0 +1,63 @@
+#include "freethreading/pool/worker_record.hpp"
+
+#include <algorithm>
+
+#include "freethreading/crash_point.hpp"
+#include "os/futex.hpp"
+
+namespace freethreading {
+
+namespace {
+
+bool has_ended(std::uint32_t state) noexcept { return state >= static_cast<std::uint32_t>(WorkerState::kExited); }
+bool has_started(std::uint32_t state) noexcept { return state > static_cast<std::uint32_t>(WorkerState::kStarting); }
+
+// Starts and ends take milliseconds, so nobody spins for them.
+WaitOutcome wait_for(Place& place, WorkerRecord& record, WaitContext& context,
+                     bool (*reached)(std::uint32_t)) noexcept {
+  for (;;) {
+    // sync: WORKER_STATE (acquire): pid and wait_status; pairs with set_worker_state
+    const std::uint32_t state = record.state.load(std::memory_order_acquire);
+    if (reached(state)) {
+      return WaitOutcome::kReady;
+    }
+    const Nanoseconds remaining = context.deadline.remaining();
+    if (remaining == 0) {
+      return WaitOutcome::kTimedOut;
+    }
+    context.parked = true;
+    const Nanoseconds slice = std::min(remaining, context.interruptible ? kInterruptibleSlice : kParkSlice);
+    const os::FutexResult slept = os::futex_wait(record.state, state, Deadline::after(slice), place.shared());
+    const bool look_around = slept == os::FutexResult::kInterrupted || slept == os::FutexResult::kTimedOut;
+    if (context.interruptible && look_around && !context.deadline.passed()) {
+      return WaitOutcome::kInterrupted;
+    }
+  }
+}
+
+}  // namespace
+
+WaitOutcome wait_for_exit(Place& place, WorkerRecord& record, WaitContext& context) noexcept {
+  return wait_for(place, record, context, has_ended);
+}
+
+WaitOutcome wait_for_start(Place& place, WorkerRecord& record, WaitContext& context) noexcept {
+  return wait_for(place, record, context, has_started);
+}
+
+void set_worker_state(Place& place, WorkerRecord& record, WorkerState state) noexcept {
+  // sync: WORKER_STATE (release): pid and wait_status; pairs with wait_for
+  record.state.store(static_cast<std::uint32_t>(state), std::memory_order_release);
+  FT_CRASH_POINT("worker_record.state_stored");
+  constexpr int kEverybody = 1 << 30;
+  static_cast<void>(os::futex_wake(record.state, kEverybody, place.shared()));
+  if (state != WorkerState::kExited && state != WorkerState::kFailed) {
+    return;
+  }
+  const Offset queue = record.queue.load();
+  if (queue != kNoOffset) {
+    place.at<MessageQueue>(queue)->wake_consumers(place);
+  }
+}
+
+}  // namespace freethreading
