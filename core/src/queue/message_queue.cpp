@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "freethreading/crash_point.hpp"
+#include "os/cpu.hpp"
 #include "queue/layout.hpp"
 #include "queue/owed_ledger.hpp"
 #include "queue/recovery.hpp"
@@ -55,7 +56,7 @@ bool MessageQueue::lock_briefly(End& end, Place& place) noexcept {
     return true;
   }
   for (int i = 0; i < kBusySpins; ++i) {
-    cpu_pause();
+    os::cpu_relax();
     if (!end.lock.is_locked() && end.lock.try_lock(place) == WaitOutcome::kReady) {
       return true;
     }

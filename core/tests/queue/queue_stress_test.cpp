@@ -1,6 +1,7 @@
 // Many producers and consumers at once: every item arrives exactly once, and each producer's in the order of its puts.
 #include <algorithm>
 #include <array>
+#include <memory>
 #include <thread>
 #include <vector>
 
