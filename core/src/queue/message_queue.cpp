@@ -32,21 +32,10 @@ QueueOutcome of_lock(WaitOutcome outcome) noexcept {
 
 }  // namespace
 
-bool MessageQueue::initialise(Place& place, std::uint64_t capacity, bool joinable) noexcept {
-  const Offset block = place.allocate(sizeof(Segment));
-  if (block == kNoOffset) {
-    return false;
-  }
-  Segment* segment = place.at<Segment>(block);
-  // Relaxed: publishing the object publishes all of this.
-  segment->next.store(kNoOffset, std::memory_order_relaxed);
-  segment->first = 0;
+bool MessageQueue::initialise(Place& /*place*/, std::uint64_t capacity, bool joinable) noexcept {
   capacity_ = capacity;
-  joinable_ = joinable ? 1 : 0;
-  head_.segment.store(block, std::memory_order_relaxed);
-  tail_.segment.store(block, std::memory_order_relaxed);
-  place.link(block);
-  return true;
+  not_joinable_ = joinable ? 0 : 1;
+  return true;  // the first put makes the first segment
 }
 
 // --- the ends' locks --------------------------------------------------------------------------------------------------
@@ -102,8 +91,9 @@ QueueOutcome MessageQueue::put_locked(Place& place, const Message& message) noex
       return QueueOutcome::kFull;
     }
   }
-  Segment* segment = place.at<Segment>(tail_.segment.load(std::memory_order_relaxed));
-  if (!segment->holds(index)) {
+  const Offset last = tail_.segment.load(std::memory_order_relaxed);
+  Segment* segment = last == kNoOffset ? nullptr : place.at<Segment>(last);
+  if (segment == nullptr || !segment->holds(index)) {
     segment = QueueRecovery{*this, place}.extend(segment, index);
     if (segment == nullptr) {
       return QueueOutcome::kNoMemory;
@@ -202,7 +192,7 @@ QueueOutcome MessageQueue::get_locked(Place& place, Message& out, TakeNote* note
     return QueueOutcome::kDone;
   }
   OwedRecord* record = nullptr;
-  if (joinable_ != 0) {
+  if (not_joinable_ == 0) {
     record = OwedLedger{*this, place}.claim();
     if (record == nullptr && !draining) {
       return QueueOutcome::kNoMemory;

@@ -26,7 +26,7 @@ Segment* QueueRecovery::extend(Segment* last, std::uint64_t index) noexcept {
   segment->next.store(kNoOffset, std::memory_order_relaxed);
   segment->first = index;
   // sync: CHAIN (release): the segment's head; pairs with advance and repair_tail
-  last->next.store(block, std::memory_order_release);
+  (last == nullptr ? queue.head_.segment : last->next).store(block, std::memory_order_release);
   FT_CRASH_POINT("queue.extend.chained");
   place.link(block);
   FT_CRASH_POINT("queue.extend.linked");
@@ -81,13 +81,14 @@ void QueueRecovery::repair(MessageQueue::End& end) noexcept {
 void QueueRecovery::repair_tail() noexcept {
   MessageQueue::End& tail = queue.tail_;
   // All loads relaxed: the lock was taken over, its holder is dead.
-  Segment* segment = place.at<Segment>(tail.segment.load(std::memory_order_relaxed));
-  if (const Offset next = segment->next.load(std::memory_order_relaxed); next != kNoOffset) {
-    place.link(next);
+  Offset last = tail.segment.load(std::memory_order_relaxed);
+  const std::atomic<Offset>& link = last == kNoOffset ? queue.head_.segment : place.at<Segment>(last)->next;
+  if (const Offset chained = link.load(std::memory_order_relaxed); chained != kNoOffset) {
+    place.link(chained);
     FT_CRASH_POINT("queue.repair.tail_linked");
     // sync: CHAIN (release): as in extend
-    tail.segment.store(next, std::memory_order_release);
-    segment = place.at<Segment>(next);
+    tail.segment.store(chained, std::memory_order_release);
+    last = chained;
   }
   // The dead one may have published without waking anybody.
   Gate(queue.not_empty_).notify_one(place);
@@ -99,7 +100,7 @@ void QueueRecovery::repair_tail() noexcept {
     return;
   }
   // The put never was: its block becomes this process's, so that from here on either this process frees it or its death.
-  Message message = segment->cell(count);
+  Message message = place.at<Segment>(last)->cell(count);
   place.adopt(message.block);
   FT_CRASH_POINT("queue.repair.put_adopted");
   // sync: INTENT (release): the block has an owner; pairs with a repair of this repair
@@ -111,7 +112,9 @@ void QueueRecovery::repair_tail() noexcept {
 void QueueRecovery::repair_head() noexcept {
   MessageQueue::End& head = queue.head_;
   // All loads relaxed: the lock was taken over, its holder is dead.
-  place.link(head.segment.load(std::memory_order_relaxed));
+  if (const Offset first = head.segment.load(std::memory_order_relaxed); first != kNoOffset) {
+    place.link(first);
+  }
   OwedLedger ledger{queue, place};
   ledger.link_blocks();
   // The dead one may have made room without waking anybody.
@@ -176,7 +179,7 @@ void MessageQueue::sweep(Place& place, OwnerId dead) noexcept {
 }
 
 void MessageQueue::destroy(Place& place) noexcept {
-  Offset block = head_.segment.load();  // kNoOffset: destroyed so far already
+  Offset block = head_.segment.load();  // kNoOffset: never used, or destroyed so far already
   Segment* segment = block == kNoOffset ? nullptr : place.at<Segment>(block);
   const std::uint64_t end = tail_.count.load();
   // As in a get: the block is this process's before the item is gone, so that a death here frees it once.

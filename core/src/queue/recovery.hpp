@@ -10,7 +10,8 @@ struct QueueRecovery {
   MessageQueue& queue;
   Place& place;
 
-  // A new segment behind the full `last`, for the item number `index`; null: no memory. REQUIRES: tail lock held.
+  // A new segment behind the full `last` (null: the first one), for the item number `index`; null: no memory. REQUIRES:
+  // tail lock held.
   Segment* extend(Segment* last, std::uint64_t index) noexcept;
   // Frees the used-up segment `first`; its successor. REQUIRES: head lock held, an item is in the successor.
   Segment* advance(Segment* first, std::uint64_t index) noexcept;

@@ -41,7 +41,7 @@ enum class [[nodiscard]] QueueOutcome : std::uint8_t {
 class MessageQueue {
  public:
   // `capacity` 0: no bound. `joinable`: task_done() and join_until() are used; a queue without them saves the book-keeping
-  // of who owes. REQUIRES: freshly zeroed memory, before the object is published.
+  // of who owes. REQUIRES: nobody uses it yet. Zeroed memory is a joinable queue without a bound already.
   // False: no memory.
   [[nodiscard]] bool initialise(Place& place, std::uint64_t capacity, bool joinable = true) noexcept;
 
@@ -127,7 +127,7 @@ class MessageQueue {
   End head_;
   // Read by every call, written rarely.
   alignas(64) std::uint64_t capacity_;
-  std::uint32_t joinable_;
+  std::uint32_t not_joinable_;
   std::atomic<std::uint32_t> shut_down_;  // Shutdown; written under tail_.lock
   std::atomic<std::uint32_t> not_empty_;  // gates: what parked consumers, producers and joiners sleep on
   std::atomic<std::uint32_t> not_full_;
