@@ -54,8 +54,13 @@ bool MessageQueue::lock_briefly(End& end, Place& place) noexcept {
 }
 
 WaitOutcome MessageQueue::lock_and_repair(End& end, Place& place, const WaitContext& context) noexcept {
-  WaitContext own = for_lock(context);
-  const WaitOutcome outcome = end.lock.lock_until(place, own);
+  // Without waiting first: that looks at once whether the holder is dead, not after a slice.
+  WaitContext now(Deadline::immediate());
+  WaitOutcome outcome = end.lock.lock_until(place, now);
+  if (outcome == WaitOutcome::kTimedOut) {
+    WaitContext own = for_lock(context);
+    outcome = end.lock.lock_until(place, own);
+  }
   if (outcome != WaitOutcome::kOwnerDied) {
     return outcome;
   }
