@@ -14,6 +14,7 @@ This module imports cloudpickle: it is imported when first needed.
 
 from __future__ import annotations
 
+import copyreg
 import dis
 import functools
 import importlib
@@ -57,13 +58,14 @@ class MainView(Protocol):
 
 
 class References:
-    """The receiver has this ``__main__`` already: everything goes by name."""
+    """The receiver has all of this ``__main__``, or nothing of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, by_reference: bool = True) -> None:
         self.namespace: dict[str, Any] = sys.modules["__main__"].__dict__
+        self._by_reference = by_reference
 
-    def by_reference(self, root: str) -> bool:  # noqa: ARG002 - all of them
-        return True
+    def by_reference(self, root: str) -> bool:  # noqa: ARG002 - all of them alike
+        return self._by_reference
 
     def uses(self, names: tuple[str, ...]) -> None:
         pass
@@ -115,6 +117,8 @@ class ByValuePickler(_Pickler):
             return self._reduce_class(obj)
         if kind is _LruCache:
             return self._reduce_lru_cache(obj)
+        if kind is functools.cached_property:
+            return self._reduce_cached_property(obj)
         if isinstance(obj, types.CellType):
             return self._reduce_cell(obj)
         if isinstance(obj, types.ModuleType):
@@ -181,6 +185,10 @@ class ByValuePickler(_Pickler):
         }
         return _make_lru_cache, (cached.__wrapped__, parameters["maxsize"], parameters["typed"]), attributes
 
+    def _reduce_cached_property(self, prop: Any) -> Reduced:
+        attributes = {name: value for name, value in prop.__dict__.items() if name not in ("func", "lock")}
+        return functools.cached_property, (prop.func,), attributes  # before 3.12 it has a lock
+
     def _reduce_cell(self, cell: types.CellType) -> Reduced:
         if id(cell) in self._closure_cells:
             return types.CellType, ()  # the functions that close over it bring its contents
@@ -196,10 +204,10 @@ class ByValuePickler(_Pickler):
         return NotImplemented
 
     def _reduce_named_instance(self, obj: Any) -> Reduced:
-        # Its __reduce__ may give the name of a global, which then has to be there.
+        # Its __reduce__ may give the name of a global, which then has to be there or comes with this.
         reduced = obj.__reduce_ex__(PROTOCOL)
-        if isinstance(reduced, str):
-            self._view.by_reference(reduced.split(".")[0])
+        if isinstance(reduced, str) and not self._view.by_reference(reduced.split(".")[0]):
+            return copyreg.__newobj__, (type(obj),), getattr(obj, "__dict__", None)  # type: ignore[attr-defined]
         return reduced
 
 

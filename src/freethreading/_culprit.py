@@ -31,9 +31,17 @@ class _Tracer(ByValuePickler):
         return None
 
 
-def explain(obj: object, where: Where, error: BaseException) -> NotPicklableError:
+def translated(obj: object, where: Where, error: Exception, main_by_name: bool = True) -> Exception:
+    """The error itself where it says best what is wrong, or the NotPicklableError that names the culprit."""
+    # What _core says of an object that was made for threads is a better text than any found here.
+    if isinstance(error, NotPicklableError) or "made for threads" in str(error):
+        return error
+    return explain(obj, where, error, main_by_name) if is_pickles_own(error) else error
+
+
+def explain(obj: object, where: Where, error: BaseException, main_by_name: bool = True) -> NotPicklableError:
     """The error to raise for an object that did not pickle because of ``error``."""
-    culprit, found = _culprit(obj)
+    culprit, found = _culprit(obj, main_by_name)
     reason = str(found if found is not None else error).rstrip(".")
     path = _path(obj, culprit, where) if culprit is not None else None
     name = where if isinstance(where, str) else " and ".join(where)
@@ -56,8 +64,8 @@ def _type_name(obj: object) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _culprit(obj: object) -> tuple[object, BaseException | None]:
-    tracer = _Tracer(io.BytesIO(), References())
+def _culprit(obj: object, main_by_name: bool) -> tuple[object, BaseException | None]:
+    tracer = _Tracer(io.BytesIO(), References(main_by_name))
     try:
         tracer.dump(obj)
     except Exception as error:

@@ -20,6 +20,7 @@ from typing import Any
 from freethreading import _core
 from freethreading._by_value import PROTOCOL, ByValuePickler, Unsent
 from freethreading._capture import Capture
+from freethreading._culprit import translated
 
 _MISSING: Any = object()
 _MAX_KNOWN = 256
@@ -152,16 +153,17 @@ class _Batch:
         except Exception:
             self.capture.drop()
         # One of the names is to blame: find which by pickling each on its own, then send the others.
-        for name in list(self.pending):
+        for name in self.pending:  # grows while it is walked
             alone = _Batch(self.namespace, self._only, self._sent, self._uses, self._unsent)
             alone.pending, alone.values = [name], {name: self.values[name]}
             try:
                 with alone.capture:
                     ByValuePickler(io.BytesIO(), alone).dump(alone.values[name])
             except Exception as error:
+                better = translated(alone.values[name], name, error, main_by_name=False)
                 if name in named:
-                    raise
-                self.failures[name] = error
+                    raise better from (None if better is error else error)
+                self.failures[name] = better
             finally:
                 alone.capture.drop()
             self.uses(tuple(alone.pending[1:]))
@@ -179,7 +181,7 @@ class _Batch:
                 pickler.dump(self.values[name])
                 self.used_by[name] = tuple(self._current)
                 names.append(name)
-        reasons = {n: f"it cannot be pickled ({type(e).__name__}: {e})" for n, e in self.failures.items()}
+        reasons = {n: f"it did not pickle ({e})" for n, e in self.failures.items()}
         return b"".join((pickle.dumps((names, reasons), PROTOCOL), stream.getbuffer()))
 
 

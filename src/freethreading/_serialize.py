@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from freethreading._culprit import Where
 
 PROTOCOL = 5
-# The beginning of what _core says of an object that was made for threads: a better text than any we could find.
+# What _core says of an object that was made for threads: no second attempt would help.
 _MADE_FOR_THREADS = "made for threads"
 _ATOMS = frozenset((int, float, bool, str, bytes, type(None)))
 _TAG = _main_module.TAG[0]
@@ -85,7 +85,12 @@ def check(obj: object, where: Where = "args") -> None:
     try:
         Checker(io.BytesIO(), References()).dump(obj)
     except Exception as error:
-        raise _translated(obj, where, error) from error
+        from freethreading import _culprit
+
+        better = _culprit.translated(obj, where, error)
+        if better is error:
+            raise
+        raise better from error
 
 
 def reduce_shared(obj: object) -> tuple[Any, ...]:
@@ -126,10 +131,12 @@ def _dumps(obj: object, where: Where) -> bytes:
     try:
         return _dumps_with_definitions(obj)
     except Exception as error:
-        translated = _translated(obj, where, error)
-        if translated is error:
+        from freethreading import _culprit
+
+        better = _culprit.translated(obj, where, error)
+        if better is error:
             raise
-        raise translated from error
+        raise better from error
 
 
 def _names_guarded(data: bytes) -> bool:
@@ -194,16 +201,6 @@ def _dumps_with_definitions(obj: object) -> bytes:
     ByValuePickler(stream, needs).dump(obj)
     logs = needs.logs()
     return _main_module.tag(logs) + stream.getvalue() if logs else stream.getvalue()
-
-
-def _translated(obj: object, where: Where, error: Exception) -> Exception:
-    """The error itself, or the NotPicklableError that says it better."""
-    from freethreading import _culprit
-    from freethreading._exceptions import NotPicklableError
-
-    if isinstance(error, NotPicklableError) or _MADE_FOR_THREADS in str(error):
-        return error
-    return _culprit.explain(obj, where, error) if _culprit.is_pickles_own(error) else error
 
 
 def _primitives() -> tuple[type, ...]:
