@@ -18,7 +18,7 @@ BlobLog::Entry* entry_at(const Place& place, const std::atomic<Offset>& link) no
 
 void BlobLog::lock_guard(Place& place) noexcept {
   WaitContext forever{Deadline::never()};
-  if (guard_.lock_until(place, forever) == WaitOutcome::kOwnerDied) {
+  if (guard_.lock_robustly_until(place, forever) == WaitOutcome::kOwnerDied) {
     repair(place);
   }
 }

@@ -56,10 +56,10 @@ bool MessageQueue::lock_briefly(End& end, Place& place) noexcept {
 WaitOutcome MessageQueue::lock_and_repair(End& end, Place& place, const WaitContext& context) noexcept {
   // Without waiting first: that looks at once whether the holder is dead, not after a slice.
   WaitContext now(Deadline::immediate());
-  WaitOutcome outcome = end.lock.lock_until(place, now);
+  WaitOutcome outcome = end.lock.lock_robustly_until(place, now);
   if (outcome == WaitOutcome::kTimedOut) {
     WaitContext own = for_lock(context);
-    outcome = end.lock.lock_until(place, own);
+    outcome = end.lock.lock_robustly_until(place, own);
   }
   if (outcome != WaitOutcome::kOwnerDied) {
     return outcome;

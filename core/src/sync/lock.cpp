@@ -20,8 +20,8 @@ namespace {
 // One caller's way to the lock, after its first compare-and-swap has failed.
 class Acquisition {
  public:
-  Acquisition(std::atomic<std::uint32_t>& word, Place& place, WaitContext& context) noexcept
-      : word_(word), place_(place), context_(context), self_(place.self()) {}
+  Acquisition(std::atomic<std::uint32_t>& word, Place& place, WaitContext& context, bool robust = false) noexcept
+      : word_(word), place_(place), context_(context), self_(place.self()), robust_(robust) {}
 
   WaitOutcome run() noexcept {
     const bool impatient = context_.deadline.passed();
@@ -112,6 +112,9 @@ class Acquisition {
       case Liveness::kAlive:
         return false;
       case Liveness::kLeftCleanly:
+        if (robust_) {
+          break;
+        }
         // Relaxed: as above. A failure means that somebody else has repaired or unlocked it.
         word_.compare_exchange_strong(word, word & ~kOwner, std::memory_order_relaxed);
         return false;
@@ -155,6 +158,7 @@ class Acquisition {
   Place& place_;
   WaitContext& context_;
   const OwnerId self_;
+  const bool robust_;
   WaitOutcome outcome_ = WaitOutcome::kReady;
 };
 
@@ -173,6 +177,13 @@ WaitOutcome Lock::lock_until(Place& place, WaitContext& context) noexcept {
     return WaitOutcome::kReady;
   }
   return Acquisition(word_, place, context).run();
+}
+
+WaitOutcome Lock::lock_robustly_until(Place& place, WaitContext& context) noexcept {
+  if (try_lock(place) == WaitOutcome::kReady) {
+    return WaitOutcome::kReady;
+  }
+  return Acquisition(word_, place, context, true).run();
 }
 
 bool Lock::unlock(Place& place) noexcept {

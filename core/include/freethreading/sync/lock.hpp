@@ -24,6 +24,9 @@ class Lock {
   // Waits for the lock until the context's deadline. kReady, kOwnerDied, kTimedOut, kInterrupted. With a deadline that
   // has passed it still looks once whether the owner is dead.
   WaitOutcome lock_until(Place& place, WaitContext& context) noexcept;
+  // As lock_until(), for locks inside the core's own structures, which nobody unlocks for another: a holder that left
+  // cleanly counts as dead.
+  WaitOutcome lock_robustly_until(Place& place, WaitContext& context) noexcept;
   // False: nobody held it, nothing was done.
   [[nodiscard]] bool unlock(Place& place) noexcept;
   [[nodiscard]] bool is_locked() const noexcept;
