@@ -12,6 +12,7 @@ int execute(PyObject* module) {
   constexpr Add kAdds[] = {
       add_backend,
       add_handles,
+      add_crash_points,
       add_lock,
       add_rlock,
       add_semaphore,

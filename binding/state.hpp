@@ -90,6 +90,7 @@ PyTypeObject* add_type(PyObject* module, State* state, TypeIndex index, PyType_S
 
 int add_backend(PyObject* module, State* state);
 int add_handles(PyObject* module, State* state);
+int add_crash_points(PyObject* module, State* state);
 int add_lock(PyObject* module, State* state);
 int add_rlock(PyObject* module, State* state);
 int add_semaphore(PyObject* module, State* state);
