@@ -196,6 +196,9 @@ class Subscriber:
         self.installed: dict[str, Any] = {}
         self._guard = threading.RLock()  # rebuilding an object may load another
 
+    def after_fork_in_child(self) -> None:
+        self._guard = threading.RLock()  # another thread of the parent may have held it
+
     def update_to(self, version: int) -> None:
         if version <= self.version:
             return

@@ -16,6 +16,7 @@ the tag. A worker that makes workers of its own publishes its ``__main__`` to th
 
 from __future__ import annotations
 
+import builtins
 import importlib.util
 import io
 import os
@@ -58,6 +59,8 @@ def _after_fork_in_child() -> None:
     global _state
     old, _state = _state, _State()
     _state.main, _state.plan, _state.subscriber = old.main, old.plan, old.subscriber
+    if _state.subscriber is not None:
+        _state.subscriber.after_fork_in_child()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
@@ -186,8 +189,8 @@ def _find_out(main: types.ModuleType) -> Plan:
         return by_value
     path = Path(file).absolute()
     by_value["file"] = str(path)
-    # After the file of "python -i" comes a REPL in the same module.
-    if sys.flags.interactive or hasattr(sys, "ps1"):
+    # After the file of "python -i", or of IPython's %run, comes a prompt in the same module.
+    if sys.flags.interactive or hasattr(sys, "ps1") or hasattr(builtins, "__IPYTHON__"):
         return by_value
     try:
         source = path.read_bytes()

@@ -527,6 +527,53 @@ def test_what_only_the_guarded_part_defines_goes_by_value(tmp_path: Path) -> Non
     assert run(["program.py"], tmp_path) == ["done"]
 
 
+def test_threads_publish_at_once(tmp_path: Path) -> None:
+    text = textwrap.dedent(
+        """
+        import threading
+        from support.far_worker import FarWorker
+        base = 0
+        errors = []
+        def run(number):
+            try:
+                with FarWorker() as worker:
+                    for turn in range(20):
+                        name = f"f_{number}_{turn}"
+                        previous = f"f_{number}_{turn - 1}(x)" if turn else "base"
+                        exec(f"def {name}(x): return x + {previous}", globals())
+                        assert worker.call(globals()[name], 1) == turn + 1, (number, turn)
+            except BaseException as error:
+                errors.append(error)
+        threads = [threading.Thread(target=run, args=(n,)) for n in range(3)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        print(errors)
+        """
+    )
+    assert run(["-c", text], tmp_path) == ["[]"]
+
+
+def test_the_child_of_a_fork_has_a_log_of_its_own(tmp_path: Path) -> None:
+    text = textwrap.dedent(
+        """
+        import os
+        from support.far_worker import FarWorker
+        n = 1
+        def f(): return n
+        with FarWorker() as worker:
+            assert worker.call(f) == 1
+            child = os.fork()
+            if child == 0:
+                n = 2
+                with FarWorker() as other:
+                    os._exit(10 * other.call(f))
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            print(worker.call(f))
+        """
+    )
+    assert run(["-c", text], tmp_path) == ["20", "1"]
+
+
 @pytest.mark.parametrize(
     ("source", "guarded"),
     [
