@@ -25,7 +25,7 @@ class Condition {
   // REQUIRES: the caller holds the lock.
   void notify(Place& place, std::uint32_t count) noexcept { waiters_.notify(place, count); }
   void notify_all(Place& place) noexcept { waiters_.notify(place, WaiterTable::kAll); }
-  [[nodiscard]] std::uint32_t waiting() const noexcept { return waiters_.waiting(); }
+  [[nodiscard]] std::uint32_t waiting(Place& place) const noexcept { return waiters_.waiting(place); }
   void sweep(Place& place, OwnerId dead) noexcept { waiters_.sweep(place, dead, true); }
   void destroy(Place& place) noexcept { waiters_.destroy(place); }
 

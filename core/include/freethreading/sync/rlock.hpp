@@ -13,6 +13,7 @@ namespace freethreading {
 
 class RLock {
  public:
+  // As Lock's; also kNoMemory: the owner has taken it 2^32 - 1 times.
   WaitOutcome try_lock(Place& place) noexcept;
   WaitOutcome lock_until(Place& place, WaitContext& context) noexcept;
   // False: the calling thread does not own it, nothing was done.
@@ -31,9 +32,13 @@ class RLock {
   void mark_owner_died(OwnerId dead) noexcept;
 
  private:
+  WaitOutcome take_again() noexcept;
+  void begin(Place& place) noexcept;
+
   Lock lock_;
   std::atomic<std::uint32_t> depth_{0};
-  std::atomic<std::uint64_t> thread_{0};  // thread_token() of the owner; written by the owner only
+  // The owner's thread, written by the owner only: thread_token(), or in private memory a name that it keeps over a fork.
+  std::atomic<std::uint64_t> thread_{0};
 };
 
 }  // namespace freethreading
