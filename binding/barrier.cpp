@@ -38,10 +38,9 @@ bool run_action(PyObject* self) {
 WaitOutcome wait_for_others(Barrier& barrier, Place& place, WaiterTable::Cell cell, Deadline deadline) {
   const WaitOutcome waited =
       wait_detached(deadline, [&](WaitContext& context) { return barrier.wait_until(place, cell, context); });
-  const bool gives_up = waited == WaitOutcome::kTimedOut || waited == WaitOutcome::kInterrupted;
   WaitOutcome left = WaitOutcome::kBroken;
   detached([&] {
-    if (gives_up) barrier.abort(place);
+    if (waited == WaitOutcome::kInterrupted) barrier.abort(place);
     left = barrier.leave(place, cell);
   });
   if (waited == WaitOutcome::kInterrupted) return waited;
@@ -60,7 +59,11 @@ PyObject* barrier_wait(PyObject* self, PyObject* const* args, Py_ssize_t nargs, 
   Place& place = place_of(self);
   Barrier& barrier = *body_of<Barrier>(self);
   Arrival arrival{WaitOutcome::kBroken, 0, false, kNoOffset};
-  detached([&] { arrival = barrier.arrive(place); });
+  // As in the standard library the timeout begins once this party has come.
+  static_cast<void>(wait_detached(Deadline::never(), [&](WaitContext& context) {
+    arrival = barrier.arrive(place, context);
+    return arrival.outcome;
+  }));
   if (arrival.outcome == WaitOutcome::kNoMemory) return PyErr_NoMemory();
   WaitOutcome outcome = arrival.outcome;
   if (outcome == WaitOutcome::kReady) {

@@ -135,7 +135,7 @@ PyObject* condition_repr(PyObject* self) {
   const ConditionObject* condition = condition_of(self);
   if (condition->lock == nullptr) return PyUnicode_FromFormat("<%s at %p: no lock>", Py_TYPE(self)->tp_name, self);
   return PyUnicode_FromFormat("<%s(%R, %u)>", Py_TYPE(self)->tp_name, condition->lock,
-                              body_of<Condition>(self)->waiting());
+                              body_of<Condition>(self)->waiting(place_of(self)));
 }
 
 // Takes `lock` as the condition's. False: TypeError.
