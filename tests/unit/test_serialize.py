@@ -346,6 +346,55 @@ def test_what_was_made_for_threads_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     assert not isinstance(caught.value, freethreading.NotPicklableError)
 
 
+class FakePopen:
+    """A launcher of multiprocessing's, as far as pickling for its child goes."""
+
+    class DupFd:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def detach(self) -> int:
+            return self.number
+
+    def __init__(self) -> None:
+        self.descriptors: list[int] = []
+
+    def duplicate_for_child(self, descriptor: int) -> int:
+        self.descriptors.append(descriptor)
+        return descriptor
+
+
+class Spawned:
+    """A shared object of session 7."""
+
+    handle = b"h" * 8 + (7).to_bytes(8, sys.byteorder) + b"h" * 24
+
+    def __reduce__(self) -> Any:
+        return _serialize.reduce_shared(self)
+
+
+def test_a_child_of_multiprocessing_gets_the_descriptor_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from multiprocessing.context import set_spawning_popen
+
+    counts = Counts(monkeypatch)
+    attached: list[int] = []
+    monkeypatch.setattr(_core, "session_fd", lambda session: session + 100, raising=False)
+    monkeypatch.setattr(_core, "session_attached", lambda session: session in attached, raising=False)
+    monkeypatch.setattr(_core, "session_attach", lambda fd: attached.append(fd - 100), raising=False)
+    monkeypatch.setattr(_core, "open_handle", lambda handle: handle)
+    popen: Any = FakePopen()
+    set_spawning_popen(popen)
+    try:
+        data = pickle.dumps([Spawned(), Spawned()])
+    finally:
+        set_spawning_popen(None)
+    assert popen.descriptors == [107]
+    assert counts.total() == 2
+    assert pickle.loads(data) == [Spawned.handle] * 2
+    assert attached == [7]
+    assert counts.total() == 0
+
+
 # Exceptions -------------------------------------------------------------------------------------------------------
 
 
