@@ -106,6 +106,10 @@ class Session {
  private:
   Session() = default;
   ~Session() = default;
+  ObjectHeader* find_live(const Handle& handle) noexcept;
+  bool begin_destroying(ObjectHeader& object) noexcept;
+  void finish_destroying(ObjectHeader& object) noexcept;
+  void recover(OwnerId gone, bool left_cleanly) noexcept;
   struct State;
   State* state_ = nullptr;
 };

@@ -1,0 +1,102 @@
+// BlockAllocator: blocks of a session's region, each of which says in one word whose it is.
+//
+// Taking a small block is one compare-and-swap of its word, giving it back another: a death in between leaves the word
+// with the dead process in it, and a sweep of the words gives the block back. Runs of chunks and new chunks are made under
+// RegionHeader::growth, each step of which is one store. What this process has freed it tries first (warm pages).
+//
+// Thread-safe. Knows nothing of objects or slots.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "freethreading/place.hpp"
+#include "memory/layout.hpp"
+
+namespace freethreading::memory {
+
+class BlockAllocator {
+ public:
+  BlockAllocator(Place& place, RegionHeader* header, int descriptor) noexcept
+      : place_(place), header_(header), descriptor_(descriptor) {}
+
+  // A block of `size` bytes of the kind kProcess, owned by `owner`; kNoOffset: no memory.
+  Offset allocate(std::size_t size, OwnerId owner) noexcept;
+  void free(Offset block) noexcept;
+  [[nodiscard]] std::size_t usable_size(Offset block) const noexcept;
+  void set_word(Offset block, std::uint32_t word) noexcept;
+  // The block's word; 0 where `block` is no block's offset.
+  [[nodiscard]] std::uint32_t word_of(Offset block) const noexcept;
+
+  // Calls visit(offset, word, usable bytes) for every block that is not free.
+  template <class Visit>
+  void for_each(Visit visit) const {
+    const std::uint64_t chunks = header_->chunks.load();
+    for (std::uint64_t chunk = 0; chunk < chunks;) {
+      const std::uint64_t descriptor = descriptor_word(chunk).load();
+      if (is_split(descriptor)) {
+        const unsigned size_class = class_of(descriptor);
+        for (std::size_t index = 0; index < blocks_in_chunk(size_class); ++index) {
+          const std::uint32_t word = small_words(chunk)[index].load();
+          if (kind_of(word) != BlockKind::kFree) {
+            visit(small_offset(chunk, size_class, index), word, class_size(size_class));
+          }
+        }
+      } else if (kind_of(run_block_word(descriptor)) != BlockKind::kFree) {
+        visit(chunk_offset(chunk), run_block_word(descriptor), run_length(descriptor) * kChunkSize);
+      }
+      chunk += run_length(descriptor) == 0 ? 1 : run_length(descriptor);
+    }
+  }
+
+  // Around a fork: hints are not half written in the child.
+  void lock_for_fork() noexcept { acquire(hints_busy_); }
+  void unlock_after_fork() noexcept { hints_busy_.clear(); }
+
+ private:
+  static constexpr std::size_t kMaxHints = 256;
+
+  struct Position {
+    std::uint64_t chunk;
+    unsigned size_class;
+    std::size_t index;
+  };
+
+  // Blocks of one size that this process believes to be free, and where it looks for more.
+  struct Hints {
+    std::vector<Offset> free;
+    std::uint64_t scan_chunk = 0;
+  };
+
+  [[nodiscard]] std::atomic<std::uint64_t>& descriptor_word(std::uint64_t chunk) const noexcept {
+    return *place_.at<std::atomic<std::uint64_t>>(kDescriptors + chunk * sizeof(std::uint64_t));
+  }
+  [[nodiscard]] std::atomic<std::uint32_t>* small_words(std::uint64_t chunk) const noexcept {
+    return place_.at<std::atomic<std::uint32_t>>(chunk_offset(chunk));
+  }
+  static Offset chunk_offset(std::uint64_t chunk) noexcept { return kFirstChunk + chunk * kChunkSize; }
+  static Offset small_offset(std::uint64_t chunk, unsigned size_class, std::size_t index) noexcept {
+    return chunk_offset(chunk) + first_block(size_class) + index * class_size(size_class);
+  }
+  static void acquire(std::atomic_flag& flag) noexcept;
+
+  Offset allocate_small(unsigned size_class, OwnerId owner) noexcept;
+  Offset take_hint(unsigned size_class, OwnerId owner) noexcept;
+  bool find_hints(unsigned size_class) noexcept;
+  bool split_new_chunk(unsigned size_class, OwnerId owner) noexcept;
+  Offset allocate_run(std::uint64_t length, OwnerId owner) noexcept;
+  Offset take_free_run(std::uint64_t length, OwnerId owner) noexcept;
+  Offset append_run(std::uint64_t length, OwnerId owner) noexcept;
+  // Where a small block's word lies; null: the offset is of no small block.
+  [[nodiscard]] std::atomic<std::uint32_t>* small_word_of(Offset block, unsigned* size_class) const noexcept;
+
+  Place& place_;
+  RegionHeader* header_;
+  int descriptor_;
+  std::atomic_flag hints_busy_ = ATOMIC_FLAG_INIT;
+  std::array<Hints, kSizeClasses> hints_;  // guarded by hints_busy_
+};
+
+}  // namespace freethreading::memory

@@ -1,0 +1,80 @@
+#include "memory/destroy.hpp"
+
+#include "freethreading/pool/blob_log.hpp"
+#include "freethreading/pool/worker_record.hpp"
+#include "freethreading/queue/message_queue.hpp"
+#include "freethreading/sync/barrier.hpp"
+#include "freethreading/sync/condition.hpp"
+#include "freethreading/sync/lock.hpp"
+#include "freethreading/sync/rlock.hpp"
+
+namespace freethreading::memory {
+
+void destroy_body(Place& place, ObjectHeader& object) noexcept {
+  switch (object.type) {
+    case ObjectType::kCondition:
+      object.body<Condition>()->destroy(place);
+      break;
+    case ObjectType::kBarrier:
+      object.body<Barrier>()->destroy(place);
+      break;
+    case ObjectType::kQueue:
+      object.body<MessageQueue>()->destroy(place);
+      break;
+    case ObjectType::kWorker: {
+      const Offset payload = object.body<WorkerRecord>()->payload.exchange(kNoOffset);
+      if (payload != kNoOffset) {
+        place.free(payload);
+      }
+      break;
+    }
+    case ObjectType::kBlobLog:
+      object.body<BlobLog>()->destroy(place);
+      break;
+    case ObjectType::kNone:
+    case ObjectType::kLock:
+    case ObjectType::kRLock:
+    case ObjectType::kSemaphore:
+    case ObjectType::kBoundedSemaphore:
+    case ObjectType::kEvent:
+    case ObjectType::kPool:
+      break;  // they own nothing
+  }
+}
+
+void sweep_body(Place& place, ObjectHeader& object, OwnerId gone, bool left_cleanly) noexcept {
+  const auto recover = [&](auto* lock) {
+    if (left_cleanly) {
+      lock->disown(gone);
+    } else {
+      lock->mark_owner_died(gone);
+    }
+  };
+  switch (object.type) {
+    case ObjectType::kLock:
+      recover(object.body<Lock>());
+      break;
+    case ObjectType::kRLock:
+      recover(object.body<RLock>());
+      break;
+    case ObjectType::kCondition:
+      object.body<Condition>()->sweep(place, gone);
+      break;
+    case ObjectType::kBarrier:
+      object.body<Barrier>()->sweep(place, gone);
+      break;
+    case ObjectType::kQueue:
+      object.body<MessageQueue>()->sweep(place, gone);
+      break;
+    case ObjectType::kNone:
+    case ObjectType::kSemaphore:
+    case ObjectType::kBoundedSemaphore:
+    case ObjectType::kEvent:
+    case ObjectType::kWorker:
+    case ObjectType::kPool:
+    case ObjectType::kBlobLog:
+      break;  // nobody holds them; a log's guard is taken over by its next writer
+  }
+}
+
+}  // namespace freethreading::memory

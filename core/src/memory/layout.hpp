@@ -1,0 +1,119 @@
+// What lies where in a session's region.
+//
+//   0          RegionHeader
+//   4 KiB      process table: kMaxProcesses slots
+//   128 KiB    chunk descriptors, one word a chunk (secured as chunks are)
+//   16 MiB     chunks of 256 KiB
+//
+// A chunk is the head of a run (large blocks; the chunks behind the head have no word of their own), or is split into small
+// blocks of one size. Nothing beyond a secured page is ever touched.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "freethreading/memory/object.hpp"
+#include "freethreading/sync/lock.hpp"
+
+namespace freethreading::memory {
+
+inline constexpr std::uint64_t kMagic = 0x66726565'74687264ULL;
+inline constexpr std::uint64_t kLayoutVersion = 1;
+inline constexpr std::uint64_t kChunkSize = 256 * 1024;
+inline constexpr Offset kProcessTable = 4096;
+inline constexpr Offset kDescriptors = 128 * 1024;
+inline constexpr Offset kFirstChunk = 16 * 1024 * 1024;
+inline constexpr std::uint64_t kMaxChunks = (kFirstChunk - kDescriptors) / sizeof(std::uint64_t);
+// The process in slot i holds the lock on this byte + i of the file.
+inline constexpr std::uint64_t kLivenessBytes = std::uint64_t{1} << 40;
+
+struct RegionHeader {
+  std::uint64_t magic;
+  std::uint64_t version;
+  std::uint64_t id;
+  std::uint64_t reserved;                         // bytes of address space that every process maps
+  std::atomic<std::uint64_t> chunks;              // descriptors that are in use; grows under `growth`
+  std::atomic<std::uint64_t> secured_descriptors;  // bytes of the descriptor table that are secured; under `growth`
+  std::atomic<std::uint64_t> generation;          // of the object made last
+  Lock growth;                                    // runs, new chunks
+  Lock objects;                                   // which objects are live
+};
+static_assert(sizeof(RegionHeader) <= kProcessTable);
+
+// A process's place in the table. `word` is the slot's state (2 bits) and generation (12 bits) in one.
+//
+//   state      meaning                              next
+//   kFree      nobody's                             kEmbryo (claimed)
+//   kEmbryo    claimed for a child about to be      kLive (adopted), kSweeping (given up)
+//   kLive      a process's                          kSweeping (it died, or left)
+//   kSweeping  what it held is being recovered      kFree, with the next generation
+enum class SlotState : std::uint32_t { kFree = 0, kEmbryo = 1, kLive = 2, kSweeping = 3 };
+
+struct alignas(64) ProcessSlot {
+  std::atomic<std::uint32_t> word;
+  std::atomic<std::uint32_t> pid;
+  std::atomic<std::uint64_t> start_time;
+  std::atomic<OwnerId> creator;         // kEmbryo: who claimed it
+  std::atomic<OwnerId> sweeper;         // kSweeping: who recovers
+  std::atomic<std::uint32_t> left;      // 1: it left cleanly
+  std::atomic<std::int64_t> claimed_at;  // kEmbryo: monotonic time
+};
+static_assert(sizeof(ProcessSlot) == 64);
+static_assert(kProcessTable + kMaxProcesses * sizeof(ProcessSlot) <= kDescriptors);
+
+inline constexpr std::uint32_t kSlotBits = 10;
+inline constexpr std::uint32_t kGenerations = 1 << 12;
+static_assert(kMaxProcesses == 1U << kSlotBits);
+
+constexpr std::uint32_t slot_word(SlotState state, std::uint32_t generation) noexcept {
+  return static_cast<std::uint32_t>(state) | generation << 2;
+}
+constexpr SlotState state_of(std::uint32_t word) noexcept { return static_cast<SlotState>(word & 3); }
+constexpr std::uint32_t generation_of(std::uint32_t word) noexcept { return word >> 2; }
+constexpr OwnerId owner_id(std::uint32_t slot, std::uint32_t generation) noexcept { return slot | generation << kSlotBits; }
+constexpr std::uint32_t slot_of(OwnerId owner) noexcept { return owner & (kMaxProcesses - 1); }
+
+// Whose a block is. Bits 0-21: the OwnerId of kProcess; bits 22-23: the kind.
+enum class BlockKind : std::uint32_t { kFree = 0, kProcess = 1, kObject = 2, kLinked = 3 };
+
+constexpr std::uint32_t block_word(BlockKind kind, OwnerId owner = kNobody) noexcept {
+  return owner | static_cast<std::uint32_t>(kind) << kOwnerBits;
+}
+constexpr BlockKind kind_of(std::uint32_t word) noexcept { return static_cast<BlockKind>(word >> kOwnerBits & 3); }
+
+// A chunk's descriptor. Bits 0-23: the block word of a run; bits 24-27: 0, or 1 + the size class of a split chunk; bits
+// 32-63: the run's length in chunks (1 for a split chunk). One store of it is one step of every protocol.
+constexpr std::uint64_t run_descriptor(std::uint32_t block, std::uint64_t length) noexcept { return block | length << 32; }
+constexpr std::uint64_t split_descriptor(unsigned size_class) noexcept {
+  return std::uint64_t{size_class + 1} << 24 | std::uint64_t{1} << 32;
+}
+constexpr bool is_split(std::uint64_t descriptor) noexcept { return (descriptor >> 24 & 15) != 0; }
+constexpr unsigned class_of(std::uint64_t descriptor) noexcept { return static_cast<unsigned>(descriptor >> 24 & 15) - 1; }
+constexpr std::uint32_t run_block_word(std::uint64_t descriptor) noexcept {
+  return static_cast<std::uint32_t>(descriptor & 0xFFFFFF);
+}
+constexpr std::uint64_t run_length(std::uint64_t descriptor) noexcept { return descriptor >> 32; }
+
+// Small blocks: 64 bytes to 64 KiB in powers of two. A split chunk begins with a block word for each of its blocks.
+inline constexpr unsigned kSizeClasses = 11;
+inline constexpr std::size_t kLargestSmall = std::size_t{64} << (kSizeClasses - 1);
+
+constexpr std::size_t class_size(unsigned size_class) noexcept { return std::size_t{64} << size_class; }
+constexpr unsigned class_for(std::size_t size) noexcept {
+  unsigned size_class = 0;
+  while (class_size(size_class) < size) {
+    ++size_class;
+  }
+  return size_class;
+}
+constexpr std::size_t blocks_in_chunk(unsigned size_class) noexcept {
+  return (kChunkSize - 64) / (class_size(size_class) + sizeof(std::uint32_t));
+}
+constexpr std::size_t first_block(unsigned size_class) noexcept {
+  return (blocks_in_chunk(size_class) * sizeof(std::uint32_t) + 63) & ~std::size_t{63};
+}
+static_assert(first_block(0) + blocks_in_chunk(0) * class_size(0) <= kChunkSize);
+static_assert(first_block(kSizeClasses - 1) + blocks_in_chunk(kSizeClasses - 1) * kLargestSmall <= kChunkSize);
+
+}  // namespace freethreading::memory
