@@ -144,18 +144,20 @@ int barrier_init(PyObject* self, PyObject* args, PyObject* kwargs) {
 
 PyObject* barrier_reduce(PyObject* self, PyObject* /*unused*/) {
   const BarrierObject* barrier = barrier_of(self);
-  return reduce_proxy_with(self, PyTuple_Pack(2, barrier->action == nullptr ? Py_None : barrier->action,
-                                              barrier->timeout == nullptr ? Py_None : barrier->timeout));
+  PyObject* own_state = PyTuple_Pack(2, barrier->action == nullptr ? Py_None : barrier->action,
+                                     barrier->timeout == nullptr ? Py_None : barrier->timeout);
+  return own_state == nullptr ? nullptr : reduce_proxy_with(self, own_state);
 }
 
 PyObject* barrier_setstate(PyObject* self, PyObject* saved) {
+  PyObject* own = own_state_of(self, saved);
+  if (own == nullptr) return nullptr;
   const BarrierObject* barrier = barrier_of(self);
-  if (barrier->action != nullptr || barrier->timeout != nullptr || !PyTuple_Check(saved) ||
-      PyTuple_GET_SIZE(saved) != 2) {
-    PyErr_SetString(PyExc_TypeError, "Barrier.__setstate__() is for unpickling only");
+  if (barrier->action != nullptr || barrier->timeout != nullptr || PyTuple_GET_SIZE(own) != 2) {
+    PyErr_SetString(PyExc_TypeError, "this Barrier is complete: __setstate__() is for unpickling only");
     return nullptr;
   }
-  keep(self, PyTuple_GET_ITEM(saved, 0), PyTuple_GET_ITEM(saved, 1));
+  keep(self, PyTuple_GET_ITEM(own, 0), PyTuple_GET_ITEM(own, 1));
   Py_RETURN_NONE;
 }
 

@@ -192,17 +192,21 @@ int condition_init(PyObject* self, PyObject* args, PyObject* kwargs) {
 
 PyObject* condition_reduce(PyObject* self, PyObject* /*unused*/) {
   const ConditionObject* condition = condition_of(self);
-  return reduce_proxy_with(self, PyTuple_Pack(1, condition->lock == nullptr ? Py_None : condition->lock));
+  if (condition->lock == nullptr) return kNoLockOperations.enter(nullptr, nullptr);
+  PyObject* own_state = PyTuple_Pack(1, condition->lock);
+  return own_state == nullptr ? nullptr : reduce_proxy_with(self, own_state);
 }
 
 PyObject* condition_setstate(PyObject* self, PyObject* saved) {
   State* state = state_of(self);
   if (state == nullptr) return nullptr;
-  if (condition_of(self)->lock != nullptr || !PyTuple_Check(saved) || PyTuple_GET_SIZE(saved) != 1) {
-    PyErr_SetString(PyExc_TypeError, "Condition.__setstate__() is for unpickling only");
+  PyObject* own = own_state_of(self, saved);
+  if (own == nullptr) return nullptr;
+  if (condition_of(self)->lock != nullptr || PyTuple_GET_SIZE(own) != 1) {
+    PyErr_SetString(PyExc_TypeError, "this Condition has a lock: __setstate__() is for unpickling only");
     return nullptr;
   }
-  if (!set_lock(self, state, PyTuple_GET_ITEM(saved, 0))) return nullptr;
+  if (!set_lock(self, state, PyTuple_GET_ITEM(own, 0))) return nullptr;
   Py_RETURN_NONE;
 }
 

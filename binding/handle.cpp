@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 
+#include "args.hpp"
 #include "errors.hpp"
 #include "freethreading/memory/session.hpp"
 #include "ref.hpp"
@@ -38,8 +39,7 @@ PyTypeObject* type_of_object(State* state, ObjectType type) {
 
 PyObject* handle_of(PyObject* module, PyObject* object) {
   State* state = state_of_module(module);
-  for (PyTypeObject* type : state->types) {
-    if (type == nullptr || !PyObject_TypeCheck(object, type)) continue;
+  if (is_proxy(state, object)) {
     const Proxy* proxy = proxy_of(object);
     if (proxy->header != nullptr) return bytes_of_handle(handle_of_proxy(proxy));
     return PyErr_Format(PyExc_TypeError, "this %s was made for threads: it has no handle (make it with shared=True)",
@@ -66,6 +66,28 @@ PyObject* open_handle(PyObject* module, PyObject* bytes) {
     return nullptr;
   }
   attach_object(proxy_of(self), session, header);
+  return self;
+}
+
+PyObject* open_as(PyObject* module, PyObject* const* args, Py_ssize_t nargs) {
+  State* state = state_of_module(module);
+  if (nargs != 3 || !PyType_Check(args[0]) || !PyTuple_Check(args[2])) {
+    PyErr_SetString(PyExc_TypeError, "open_as() takes a class, a callable and its arguments");
+    return nullptr;
+  }
+  auto* type = reinterpret_cast<PyTypeObject*>(args[0]);
+  const Ref opened = Ref::take(PyObject_CallObject(args[1], args[2]));
+  if (!opened) return nullptr;
+  PyTypeObject* base = Py_TYPE(opened.get());
+  if (!is_proxy_type(state, base) || PyType_IsSubtype(type, base) == 0 || proxy_of(opened.get())->header == nullptr) {
+    return PyErr_Format(PyExc_TypeError, "open_as() cannot make a %s of a %s", type->tp_name, base->tp_name);
+  }
+  PyObject* self = base->tp_new(type, nullptr, nullptr);
+  if (self == nullptr) return nullptr;
+  Proxy* proxy = proxy_of(opened.get());
+  Session* session = proxy->place->session();
+  session->add_reference(proxy->header);
+  attach_object(proxy_of(self), session, proxy->header);
   return self;
 }
 
@@ -96,6 +118,8 @@ PyMethodDef functions[] = {
     {"open_handle", open_handle, METH_O,
      "open_handle(handle, /)\n--\n\n"
      "The object that the handle names; HandleGoneError if it is gone, or its session is not attached here."},
+    {"open_as", as_method(open_as), METH_FASTCALL,
+     "open_as(cls, opener, args, /)\n--\n\nWhat opener(*args) opens, as an instance of the subclass cls."},
     {"retain_handle", retain_handle, METH_O,
      "retain_handle(handle, /)\n--\n\nCounts the handle as in flight: its object lives until drop_handle()."},
     {"drop_handle", drop_handle, METH_O, "drop_handle(handle, /)\n--\n\nEnds one retain_handle()."},

@@ -1,5 +1,7 @@
 #include "placement.hpp"
 
+#include <algorithm>
+
 #include "backend.hpp"
 #include "errors.hpp"
 #include "freethreading/memory/session.hpp"
@@ -18,7 +20,29 @@ bool announce_session(State* state) {
   return true;
 }
 
+constexpr auto kProxyTypes = static_cast<std::ptrdiff_t>(TypeIndex::kSupervisor);
+
+// The __dict__ of an instance of a subclass, None where there is none; null with an error.
+Ref attributes_of(PyObject* self) {
+  PyObject* dict = PyObject_GetAttrString(self, "__dict__");
+  if (dict == nullptr && PyErr_ExceptionMatches(PyExc_AttributeError) != 0) {
+    PyErr_Clear();
+    return Ref::share(Py_None);
+  }
+  return Ref::take(dict);
+}
+
 }  // namespace
+
+bool is_proxy_type(const State* state, const PyTypeObject* type) {
+  return std::find(state->types.begin(), state->types.begin() + kProxyTypes, type) != state->types.begin() + kProxyTypes;
+}
+
+bool is_proxy(const State* state, PyObject* object) {
+  return std::any_of(state->types.begin(), state->types.begin() + kProxyTypes, [object](PyTypeObject* type) {
+    return type != nullptr && PyObject_TypeCheck(object, type);
+  });
+}
 
 int wants_region(State* state, PyObject* shared) {
   if (shared != nullptr && shared != Py_None) return PyObject_IsTrue(shared);
@@ -92,7 +116,10 @@ void dealloc_proxy(PyObject* self) {
   Py_DECREF(type);
 }
 
-PyObject* reduce_proxy(PyObject* self, PyObject* /*unused*/) {
+PyObject* reduce_proxy(PyObject* self, PyObject* /*unused*/) { return reduce_proxy_with(self, nullptr); }
+
+PyObject* reduce_proxy_with(PyObject* self, PyObject* own_state) {
+  const Ref own = Ref::take(own_state);
   if (proxy_of(self)->header == nullptr) {
     PyErr_Format(PyExc_TypeError,
                  "this %s was made for threads and cannot go to another process; make it with shared=True or under "
@@ -102,19 +129,37 @@ PyObject* reduce_proxy(PyObject* self, PyObject* /*unused*/) {
   }
   State* state = state_of(self);
   PyObject* reduce = state == nullptr ? nullptr : imported(state, Import::kReduceShared);
-  return reduce == nullptr ? nullptr : PyObject_CallOneArg(reduce, self);
-}
-
-PyObject* reduce_proxy_with(PyObject* self, PyObject* state) {
-  const Ref extra = Ref::take(state);
-  if (!extra) return nullptr;
-  const Ref reduced = Ref::take(reduce_proxy(self, nullptr));
+  if (reduce == nullptr) return nullptr;
+  Ref reduced = Ref::take(PyObject_CallOneArg(reduce, self));
   if (!reduced) return nullptr;
+  const bool subclass = !is_proxy_type(state, Py_TYPE(self));
+  if (!subclass && !own) return reduced.release();
   if (!PyTuple_Check(reduced.get()) || PyTuple_GET_SIZE(reduced.get()) != 2) {
     PyErr_SetString(PyExc_TypeError, "reduce_shared() must return a callable and its arguments");
     return nullptr;
   }
-  return PyTuple_Pack(3, PyTuple_GET_ITEM(reduced.get(), 0), PyTuple_GET_ITEM(reduced.get(), 1), extra.get());
+  const Ref attributes = attributes_of(self);
+  const Ref saved = !attributes ? Ref() : own ? Ref::take(PyTuple_Pack(2, own.get(), attributes.get()))
+                                              : Ref::share(attributes.get());
+  if (!saved) return nullptr;
+  PyObject* rebuild = PyTuple_GET_ITEM(reduced.get(), 0);
+  PyObject* arguments = PyTuple_GET_ITEM(reduced.get(), 1);
+  if (!subclass) return PyTuple_Pack(3, rebuild, arguments, saved.get());
+  const Ref open_as = Ref::take(PyObject_GetAttrString(state->module, "open_as"));
+  const Ref within = Ref::take(PyTuple_Pack(3, Py_TYPE(self), rebuild, arguments));
+  return open_as && within ? PyTuple_Pack(3, open_as.get(), within.get(), saved.get()) : nullptr;
+}
+
+PyObject* own_state_of(PyObject* self, PyObject* saved) {
+  if (!PyTuple_Check(saved) || PyTuple_GET_SIZE(saved) != 2 || !PyTuple_Check(PyTuple_GET_ITEM(saved, 0))) {
+    return PyErr_Format(PyExc_TypeError, "__setstate__() of %s is for unpickling only", Py_TYPE(self)->tp_name);
+  }
+  PyObject* attributes = PyTuple_GET_ITEM(saved, 1);
+  if (attributes != Py_None) {
+    const Ref dict = Ref::take(PyObject_GetAttrString(self, "__dict__"));
+    if (!dict || PyDict_Update(dict.get(), attributes) != 0) return nullptr;
+  }
+  return PyTuple_GET_ITEM(saved, 0);
 }
 
 PyObject* refuse_copy(PyObject* self, PyObject* /*unused*/) {

@@ -42,6 +42,11 @@ Body* body_of(PyObject* self) {
 inline Proxy* proxy_of(PyObject* self) { return reinterpret_cast<Proxy*>(self); }
 inline Place& place_of(PyObject* self) { return *reinterpret_cast<Proxy*>(self)->place; }
 
+// Whether it is an instance of a type of ours with a Proxy, or of a subclass.
+bool is_proxy(const State* state, PyObject* object);
+// Whether `type` is such a type itself.
+bool is_proxy_type(const State* state, const PyTypeObject* type);
+
 // tp_new's work: a proxy over Body(arguments...) in private memory.
 template <class Object, class Body, class... Arguments>
 PyObject* new_private(PyTypeObject* type, Arguments... arguments) {
@@ -99,8 +104,11 @@ void release_proxy(PyObject* self);
 // FT_NO_COPY_METHODS).
 PyObject* reduce_proxy(PyObject* self, PyObject* unused);
 PyObject* refuse_copy(PyObject* self, PyObject* unused);
-// reduce_proxy's result with `state` (stolen, may be null with an error set) as what __setstate__ gets.
-PyObject* reduce_proxy_with(PyObject* self, PyObject* state);
+// __reduce__ of a type with state of its own: `own_state` (stolen) is a tuple, null for none. An instance of a
+// subclass arrives as one, with its __dict__; its __init__ is not called again.
+PyObject* reduce_proxy_with(PyObject* self, PyObject* own_state);
+// __setstate__'s first half: sets the attributes, and returns reduce_proxy_with()'s `own_state`, borrowed; null: an error.
+PyObject* own_state_of(PyObject* self, PyObject* saved);
 
 #define FT_PROXY_METHODS                                                                                            \
   {"__reduce__", reduce_proxy, METH_NOARGS,                                                                         \

@@ -19,6 +19,7 @@ class Session;
 
 namespace freethreading::binding {
 
+// The types before kSupervisor have a Proxy (placement.hpp) at the start of their objects.
 enum class TypeIndex : std::uint8_t {
   kLock,
   kRLock,

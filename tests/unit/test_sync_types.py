@@ -310,8 +310,29 @@ def test_an_unpickled_condition_has_its_lock_and_a_barrier_its_action() -> None:
         condition.notify_all()
     first = Barrier(1, gc.isenabled, 3, shared=True)
     barrier = pickle.loads(pickle.dumps(first))
-    assert barrier.__reduce__()[2] == (gc.isenabled, 3)
+    assert barrier.__reduce__()[2] == ((gc.isenabled, 3), None)
     assert barrier.wait() == 0
+
+
+class NamedEvent(Event):
+    def __init__(self, name: str) -> None:
+        super().__init__(shared=True)
+        self.name = name
+
+
+class NamedCondition(Condition):
+    def __init__(self, name: str) -> None:
+        super().__init__(shared=True)
+        self.name = name
+
+
+@pytest.mark.parametrize("cls", [NamedEvent, NamedCondition])
+def test_a_subclass_arrives_as_one_with_its_attributes(cls: Any) -> None:
+    original = cls("start")
+    again = pickle.loads(pickle.dumps(original))
+    assert type(again) is cls
+    assert again.name == "start"
+    assert _core.handle_of(again) == _core.handle_of(original)
 
 
 def test_a_condition_without_a_lock_says_so() -> None:
