@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from freethreading._by_value import PROTOCOL, ByValuePickler, References
+from freethreading import _core
+from freethreading._by_value import PROTOCOL, ByValuePickler, References as References
 from freethreading._exceptions import NotPicklableError
 
 Where = str | tuple[str, ...]
@@ -31,6 +32,26 @@ class _Tracer(ByValuePickler):
         return None
 
 
+_PRIMITIVES = (
+    _core.Lock,
+    _core.RLock,
+    _core.Semaphore,
+    _core.BoundedSemaphore,
+    _core.Condition,
+    _core.Event,
+    _core.Barrier,
+    _core.Queue,
+    _core.SimpleQueue,
+)
+
+
+class Checker(ByValuePickler):
+    """Pickles as for a process, but takes as sent what threads have in private memory and processes would share."""
+
+    def persistent_id(self, obj: object) -> str | None:
+        return type(obj).__qualname__ if isinstance(obj, _PRIMITIVES) else None
+
+
 def translated(obj: object, where: Where, error: Exception, main_by_name: bool = True) -> Exception:
     """The error itself where it says best what is wrong, or the NotPicklableError that names the culprit."""
     # What _core says of an object that was made for threads is a better text than any found here.
@@ -43,7 +64,10 @@ def explain(obj: object, where: Where, error: BaseException, main_by_name: bool 
     """The error to raise for an object that did not pickle because of ``error``."""
     culprit, found = _culprit(obj, main_by_name)
     reason = str(found if found is not None else error).rstrip(".")
-    path = _path(obj, culprit, where) if culprit is not None else None
+    try:
+        path = _path(obj, culprit, where) if culprit is not None else None
+    except Exception:  # an object on the way fails when it is looked at
+        path = None
     name = where if isinstance(where, str) else " and ".join(where)
     if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
         return NotPicklableError(

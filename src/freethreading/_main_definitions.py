@@ -18,9 +18,10 @@ import threading
 from typing import Any
 
 from freethreading import _core
-from freethreading._by_value import PROTOCOL, ByValuePickler, Unsent
+from freethreading._by_value import PROTOCOL, ByValuePickler
 from freethreading._capture import Capture
 from freethreading._culprit import translated
+from freethreading._unsent import Unsent
 
 _MISSING: Any = object()
 _MAX_KNOWN = 256

@@ -75,18 +75,11 @@ loads_message = loads
 
 def check(obj: object, where: Where = "args") -> None:
     """Raises what dumps() would raise on the process back end; keeps nothing. For FREETHREADING_STRICT=1."""
-    from freethreading._by_value import ByValuePickler, References
-
-    class Checker(ByValuePickler):
-        def persistent_id(self, obj: object) -> object:
-            # Made for threads here, it would be shared there.
-            return type(obj).__qualname__ if isinstance(obj, _primitives()) else None
+    from freethreading import _culprit
 
     try:
-        Checker(io.BytesIO(), References()).dump(obj)
+        _culprit.Checker(io.BytesIO(), _culprit.References()).dump(obj)
     except Exception as error:
-        from freethreading import _culprit
-
         better = _culprit.translated(obj, where, error)
         if better is error:
             raise
@@ -201,17 +194,3 @@ def _dumps_with_definitions(obj: object) -> bytes:
     ByValuePickler(stream, needs).dump(obj)
     logs = needs.logs()
     return _main_module.tag(logs) + stream.getvalue() if logs else stream.getvalue()
-
-
-def _primitives() -> tuple[type, ...]:
-    return (
-        _core.Lock,
-        _core.RLock,
-        _core.Semaphore,
-        _core.BoundedSemaphore,
-        _core.Condition,
-        _core.Event,
-        _core.Barrier,
-        _core.Queue,
-        _core.SimpleQueue,
-    )
