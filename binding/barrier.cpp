@@ -34,17 +34,20 @@ bool run_action(PyObject* self) {
   return true;
 }
 
-// The others' part. kReady, kBroken, or kInterrupted with an error set.
+// The others' part. kReady, kBroken, kTimedOut (which has broken the barrier), or kInterrupted with an error set.
 WaitOutcome wait_for_others(Barrier& barrier, Place& place, WaiterTable::Cell cell, Deadline deadline) {
   const WaitOutcome waited =
       wait_detached(deadline, [&](WaitContext& context) { return barrier.wait_until(place, cell, context); });
-  WaitOutcome left = WaitOutcome::kBroken;
+  WaitOutcome left = waited;
   detached([&] {
-    if (waited == WaitOutcome::kInterrupted) barrier.abort(place);
+    if (waited == WaitOutcome::kInterrupted) {
+      // This party gives up, as by a timeout: that breaks the barrier unless it has let all go meanwhile.
+      WaitContext now(Deadline::immediate());
+      static_cast<void>(barrier.wait_until(place, cell, now));
+    }
     left = barrier.leave(place, cell);
   });
-  if (waited == WaitOutcome::kInterrupted) return waited;
-  return left == WaitOutcome::kReady ? WaitOutcome::kReady : WaitOutcome::kBroken;
+  return waited == WaitOutcome::kInterrupted ? waited : left;
 }
 
 PyObject* barrier_wait(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {

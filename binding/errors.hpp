@@ -21,11 +21,16 @@ void raise_session_error(const SessionResult& result);
 // An OwnerDiedWarning for `self`. False: warnings are errors here, and it is set.
 bool warn_owner_died(PyObject* self);
 
-// What acquire() returns after `outcome` (kReady, kOwnerDied, kTimedOut, or kInterrupted with an error set). `unlock` undoes
+// What acquire() returns after `outcome` (kReady, kOwnerDied, kTimedOut, kNoMemory of an RLock's count, or kInterrupted with
+// an error set). `unlock` undoes
 // the acquisition where the warning about a dead owner raises.
 template <class Unlock>
 PyObject* acquired(PyObject* self, WaitOutcome outcome, Unlock unlock) {
   if (outcome == WaitOutcome::kInterrupted) return nullptr;
+  if (outcome == WaitOutcome::kNoMemory) {
+    PyErr_SetString(PyExc_OverflowError, "the lock's count would pass its largest value");
+    return nullptr;
+  }
   if (outcome == WaitOutcome::kOwnerDied && !warn_owner_died(self)) {
     unlock();
     return nullptr;

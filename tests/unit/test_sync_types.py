@@ -608,7 +608,9 @@ def test_a_wait_lets_other_threads_run(make: Callable[..., Any]) -> None:
 
 
 def die_holding(lock: Any) -> None:
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the watchdog is a thread: 3.12 warns of any fork beside one
+        child = os.fork()
     if child == 0:
         lock.acquire()
         os._exit(0)
