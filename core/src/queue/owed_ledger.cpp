@@ -191,7 +191,7 @@ WaitOutcome MessageQueue::join_until(Place& place, WaitContext& context, OwnerId
         continue;
       }
       const OwnerId holder = head_.lock.owner();
-      if (holder != kNobody && place.liveness(holder) == Liveness::kDied) {
+      if (holder != kNobody && place.liveness(holder) != Liveness::kAlive) {
         static_cast<void>(settle(head_, place, context));
       }
       dead = OwedLedger{*this, place}.find_dead();

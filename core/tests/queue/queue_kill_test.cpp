@@ -2,6 +2,7 @@
 // torn, none lost but the one that a killed consumer had in hand. FT_TEST_SEED repeats a run.
 #include <array>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "freethreading/queue/message_queue.hpp"
@@ -13,9 +14,12 @@ namespace {
 constexpr std::size_t kKills = 60;
 constexpr std::size_t kIncarnations = kKills + 4;
 constexpr std::uint64_t kItemsEach = 1 << 16;
+constexpr std::uint64_t kItemsARound = 1000;  // of each producer
+static_assert(kItemsARound * (kKills + 2) < kItemsEach);
 
 struct KillBoard {
   std::atomic<bool> stop;
+  std::atomic<std::uint64_t> round;
   std::atomic<std::uint64_t> progress;  // items taken, by all
   std::atomic<std::uint64_t> torn;
   std::array<std::atomic<std::uint64_t>, kIncarnations> acked;  // puts of a producer that returned
@@ -35,7 +39,11 @@ class QueueKillTest : public WatchedTest, public ::testing::WithParamInterface<s
   }
 
   void produce(std::size_t incarnation) {
-    for (std::uint64_t i = 1; i < kItemsEach && !board_->stop; ++i) {
+    const std::uint64_t start = board_->round;
+    for (std::uint64_t i = 1; !board_->stop; ++i) {
+      while (i > (board_->round - start + 1) * kItemsARound && !board_->stop) {
+        std::this_thread::yield();
+      }
       if (put(*queue_, place(), incarnation * kItemsEach + i, 60 * kSecond) != QueueOutcome::kDone) {
         return;
       }
@@ -63,6 +71,7 @@ class QueueKillTest : public WatchedTest, public ::testing::WithParamInterface<s
   // True when the survivors took some more items within a second.
   bool see_progress(std::uint64_t items) {
     const std::uint64_t from = board_->progress;
+    ++board_->round;
     const Deadline deadline = Deadline::after(10 * kSecond);
     Deadline first = Deadline::after(kSecond);
     while (board_->progress < from + items && !deadline.passed()) {
