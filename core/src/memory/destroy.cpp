@@ -66,14 +66,16 @@ void sweep_body(Place& place, ObjectHeader& object, OwnerId gone, bool left_clea
     case ObjectType::kQueue:
       object.body<MessageQueue>()->sweep(place, gone);
       break;
+    case ObjectType::kBlobLog:
+      object.body<BlobLog>()->sweep(place, gone);
+      break;
     case ObjectType::kNone:
     case ObjectType::kSemaphore:
     case ObjectType::kBoundedSemaphore:
     case ObjectType::kEvent:
     case ObjectType::kWorker:
     case ObjectType::kPool:
-    case ObjectType::kBlobLog:
-      break;  // nobody holds them; a log's guard is taken over by its next writer
+      break;  // nobody holds them
   }
 }
 
