@@ -101,7 +101,7 @@ def _path(obj: Any, culprit: object, where: Where) -> str | None:
     """The shortest path from obj to culprit, as one would write it in Python."""
     start: list[tuple[str, Any]]
     if isinstance(where, tuple) and issubclass(type(obj), tuple):
-        start = list(zip(where, obj, strict=False))
+        start = list(zip(where, obj))
     else:
         start = [(where if isinstance(where, str) else where[0], obj)]
     queue: deque[tuple[str, Any, int]] = deque((name, value, 0) for name, value in start)
@@ -146,7 +146,7 @@ def _short(obj: object) -> str:
 
 
 def _function_children(func: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    for name, cell in zip(func.__code__.co_freevars, func.__closure__ or (), strict=False):
+    for name, cell in zip(func.__code__.co_freevars, func.__closure__ or ()):
         try:
             yield f".<closure>.{name}", cell.cell_contents
         except ValueError:
