@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import sys
 import types
 from collections import deque
@@ -75,9 +76,9 @@ def explain(obj: object, where: Where, error: BaseException, main_by_name: bool 
         )
     if culprit is None:
         return NotPicklableError(f"{name} must be picklable to go to another process: {reason}")
+    part = re.split(r"[.\[]", path)[0] if path else name
     return NotPicklableError(
-        f"{path or name} must be picklable to go to another process: "
-        f"{path or name}: {_type_name(culprit)} ({reason})"
+        f"{part} must be picklable to go to another process: {path or part}: {_type_name(culprit)} ({reason})"
     )
 
 

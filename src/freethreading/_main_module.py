@@ -134,6 +134,7 @@ def install(how: Plan) -> None:
         _run(code, __file__=spec.origin, __package__=spec.parent, __spec__=spec, __loader__=spec.loader)
     else:
         main = types.ModuleType("__main__")
+        main.__dict__["__builtins__"] = builtins
         if "file" in how:
             main.__file__ = how["file"]
         _become_main(main)
