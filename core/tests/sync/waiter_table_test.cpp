@@ -102,15 +102,19 @@ TEST_F(SharedWaiterTableTest, ADeadWaitersNotificationGoesToTheNext) {
 }
 
 TEST_F(SharedWaiterTableTest, ASweepPassesOnAndFrees) {
-  static_cast<void>(table_.enter(place_));  // as if of the dead process below, were it not ours
-  Child child([&] { return table_.enter(place_) != kNoOffset && table_.enter(place_) != kNoOffset; });
+  auto& dead = make<std::atomic<OwnerId>>(place_);
+  Child child([&] {
+    dead.store(place_.self());
+    return table_.enter(place_) != kNoOffset && table_.enter(place_) != kNoOffset;
+  });
   ASSERT_TRUE(child.succeeds());
   EXPECT_TRUE(table_.has_dead_waiter(place_));
-  EXPECT_EQ(table_.notify(place_, 2), 2U);  // ours, and the first one of the child
+  EXPECT_EQ(table_.notify(place_, 1), 1U);
   const WaiterTable::Cell cell = table_.enter(place_);
-  WaitContext context = within(kNoticed);
-  EXPECT_EQ(table_.wait_until(place_, cell, context), WaitOutcome::kReady);
+  EXPECT_EQ(table_.sweep(place_, dead.load(), true), 1U);
+  EXPECT_EQ(wait(cell, 0), WaitOutcome::kReady);
   EXPECT_FALSE(table_.has_dead_waiter(place_));
+  EXPECT_EQ(table_.waiting(place_), 0U);
 }
 
 }  // namespace

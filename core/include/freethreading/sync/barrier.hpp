@@ -32,7 +32,8 @@ class Barrier {
   // kReady: all came. kBroken: it broke, was aborted or reset meanwhile. kTimedOut: the deadline passed, which has broken
   // the barrier. kInterrupted.
   WaitOutcome wait_until(Place& place, WaiterTable::Cell cell, WaitContext& context) noexcept;
-  // Gives the cell back; the outcome that reached it meanwhile: kReady, kBroken or kTimedOut (none did).
+  // Gives the cell back; the outcome that reached it meanwhile: kReady, kBroken (also after its own timeout) or kTimedOut
+  // (none did).
   WaitOutcome leave(Place& place, WaiterTable::Cell cell) noexcept;
   // The last party's: lets all waiters go.
   void finish(Place& place) noexcept;

@@ -91,6 +91,7 @@ struct SemaphorePlay {
     static_cast<void>(court.ping.acquire_until(place, context));
     static_cast<void>(court.pong.release(place));
   }
+  static void let_go(Court& court, Place& place) { static_cast<void>(court.ping.release(place)); }
 };
 
 struct EventPlay {
@@ -102,6 +103,7 @@ struct EventPlay {
     take(court.ping_event, place);
     court.pong_event.set(place);
   }
+  static void let_go(Court& court, Place& place) { court.ping_event.set(place); }
   static void take(Event& event, Place& place) {
     WaitContext context = forever();
     static_cast<void>(event.wait_until(place, event.begin_wait(), context));
@@ -122,6 +124,7 @@ struct BarrierPlay {
     static_cast<void>(court.barrier.leave(place, arrival.cell));
   }
   static void answer(Court& court, Place& place) { serve(court, place); }
+  static void let_go(Court& court, Place& place) { court.barrier.abort(place); }
 };
 
 struct ContendedLock {
@@ -131,6 +134,7 @@ struct ContendedLock {
     static_cast<void>(court.lock.unlock(place));
   }
   static void answer(Court& court, Place& place) { serve(court, place); }
+  static void let_go(Court& /*court*/, Place& /*place*/) {}
 };
 
 template <class Play>
@@ -158,7 +162,7 @@ void play(benchmark::State& state, bool processes) {
     Play::serve(court, place);
   }
   court.stop.store(true);
-  Play::serve(court, place);  // the partner's last exchange, which it may be waiting for
+  Play::let_go(court, place);
   if (processes) {
     waitpid(child, nullptr, 0);
   } else {
@@ -170,6 +174,8 @@ BENCHMARK_CAPTURE(play<SemaphorePlay>, threads, false)->UseRealTime();
 BENCHMARK_CAPTURE(play<SemaphorePlay>, processes, true)->UseRealTime();
 BENCHMARK_CAPTURE(play<EventPlay>, threads, false)->UseRealTime();
 BENCHMARK_CAPTURE(play<EventPlay>, processes, true)->UseRealTime();
+BENCHMARK_CAPTURE(play<BarrierPlay>, threads, false)->UseRealTime();
+BENCHMARK_CAPTURE(play<BarrierPlay>, processes, true)->UseRealTime();
 BENCHMARK_CAPTURE(play<ContendedLock>, threads, false)->UseRealTime();
 BENCHMARK_CAPTURE(play<ContendedLock>, processes, true)->UseRealTime();
 
