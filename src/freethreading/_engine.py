@@ -45,8 +45,8 @@ class Sink(Protocol):
         """The task will not run."""
         ...
 
-    def deliver(self, first: int, outcomes: Sequence[Outcome]) -> None:
-        """Outcomes of the items first, first + 1, ..."""
+    def deliver(self, first: int, outcomes: list[Outcome]) -> None:
+        """Outcomes of the items first, first + 1, ...; the list is the sink's, which may empty it."""
         ...
 
 
@@ -190,7 +190,7 @@ class Engine:
                 self._broken_trace = broken.__traceback__
                 self.broken = broken
 
-    def _hand(self, task: Task, first: int, outcomes: Sequence[Outcome]) -> None:
+    def _hand(self, task: Task, first: int, outcomes: list[Outcome]) -> None:
         # Gives outcomes to a sink. A callback's exception is reported and goes no further: workers and drainer go on.
         try:
             task.sink.deliver(task.first + first, outcomes)

@@ -48,7 +48,7 @@ class FutureSink:
         if self._future.cancel():
             self._future.set_running_or_notify_cancel()
 
-    def deliver(self, first: int, outcomes: Sequence[Outcome]) -> None:  # noqa: ARG002
+    def deliver(self, first: int, outcomes: list[Outcome]) -> None:  # noqa: ARG002
         self._settle(outcomes[0])
 
     def _settle(self, outcome: Outcome) -> None:
@@ -73,9 +73,10 @@ class ChunkSink(FutureSink):
         self._outcomes: list[Outcome | None] = [None] * length
         self._missing = length
 
-    def deliver(self, first: int, outcomes: Sequence[Outcome]) -> None:
+    def deliver(self, first: int, outcomes: list[Outcome]) -> None:
         self._outcomes[first : first + len(outcomes)] = outcomes
         self._missing -= len(outcomes)
+        outcomes.clear()  # a consumer that drops a result shall not find it kept by the worker
         if not self._missing:
             self._settle((True, self._outcomes))
 
@@ -230,18 +231,16 @@ def _results(
             owner = executor()
             if owner is not None and (chunk := next(more, None)) is not None:
                 futures.append(owner._submit_chunk(function, chunk))
+                del chunk
             del owner
             timeout = None if deadline is None else deadline - time.monotonic()
-            # Popped first: a consumer that drops results as they come shall not find them kept here.
             outcomes = futures[0].result(timeout)
             futures.popleft()
             outcomes.reverse()
             while outcomes:
-                done, value = outcomes.pop()
-                if not done and not return_exceptions:
-                    raise value
-                yield value
-                del value
+                if not outcomes[-1][0] and not return_exceptions:
+                    raise outcomes.pop()[1]
+                yield outcomes.pop()[1]  # without a name, which would keep it while the consumer has it
     finally:
         for future in futures:
             future.cancel()

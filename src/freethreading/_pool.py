@@ -13,9 +13,7 @@ from typing import Any, NoReturn
 from freethreading import _core
 from freethreading._engine import (
     CALL,
-    CLOSED,
     ONE,
-    OPEN,
     STAR,
     TERMINATED,
     Engine,
@@ -26,7 +24,10 @@ from freethreading._engine import (
 )
 from freethreading._results import AsyncResult, Callback, Feed, MapResult, ResultIterator
 
-_STATE_NAMES = {OPEN: "RUN", CLOSED: "CLOSE", TERMINATED: "TERMINATE"}
+# A pool's states, by multiprocessing's names. The engine closes later than its pool where inputs are still being read.
+RUN = "RUN"
+CLOSE = "CLOSE"
+TERMINATE = "TERMINATE"
 
 
 def default_workers() -> int:
@@ -67,7 +68,7 @@ class WorkerPool:
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
     ) -> None:
-        self._state = TERMINATED  # for __del__, until it is made
+        self._state = TERMINATE  # for __del__, until it is made
         count = default_workers() if workers is None else workers
         if count < 1:
             raise ValueError("Number of workers must be at least 1")
@@ -77,7 +78,7 @@ class WorkerPool:
         self._engine: Engine = make_engine(
             Options(count, initializer, tuple(initargs), eager=True, lasting=False)
         )
-        self._state = OPEN
+        self._state = RUN
 
     def apply(self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> Any:
         """``func(*args, **kwds)`` in a worker; waits for it."""
@@ -175,15 +176,15 @@ class WorkerPool:
     def close(self) -> None:
         """No more calls; the workers end when all that was given is done."""
         with self._lock:
-            if self._state == OPEN:
-                self._state = CLOSED
+            if self._state == RUN:
+                self._state = CLOSE
             idle = not self._feeds
         if idle:
             self._engine.close()
 
     def terminate(self) -> None:
         """Ends worker processes at once; calls that are not done fail. A thread finishes the call that it runs."""
-        self._state = TERMINATED
+        self._state = TERMINATE
         self._engine.terminate()
         if self._engine.inherited:
             return
@@ -196,14 +197,14 @@ class WorkerPool:
 
     def join(self) -> None:
         """Waits until the workers have ended. Raises ValueError unless close() or terminate() was called before."""
-        if self._state == OPEN:
+        if self._state == RUN:
             raise ValueError("Pool is still running")
         engine = self._engine
         if engine.inherited:
             return
         if engine.in_engine():
             raise RuntimeError("a pool cannot be joined from one of its own calls or callbacks")
-        if self._state == CLOSED:
+        if self._state == CLOSE:
             with self._lock:
                 feeds = list(self._feeds)
             for feed in feeds:
@@ -222,14 +223,16 @@ class WorkerPool:
         self.terminate()
 
     def __del__(self) -> None:
-        if self._state == OPEN and not self._engine.inherited:
-            warnings.warn(f"unclosed running pool {self!r}", ResourceWarning, source=self, stacklevel=1)
+        if self._state == RUN and not self._engine.inherited:
+            warnings.warn(
+                f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self, stacklevel=1
+            )
             self._engine.abandon(TERMINATED)
 
     def __repr__(self) -> str:
         kind = type(self)
         return (
-            f"<{kind.__module__}.{kind.__qualname__} state={_STATE_NAMES[self._state]}"
+            f"<{kind.__module__}.{kind.__qualname__} state={self._state}"
             f" pool_size={self._engine.options.workers}>"
         )
 
@@ -238,7 +241,7 @@ class WorkerPool:
 
     def _check_running(self) -> None:
         self._usable_engine()
-        if self._state != OPEN:
+        if self._state != RUN:
             raise ValueError("Pool not running")
 
     def _usable_engine(self) -> Engine:
@@ -297,7 +300,7 @@ class WorkerPool:
     def _feed_ended(self, feed: Feed) -> None:
         with self._lock:
             self._feeds.discard(feed)
-            close = self._state == CLOSED and not self._feeds
+            close = self._state == CLOSE and not self._feeds
         if close:
             self._engine.close()
 

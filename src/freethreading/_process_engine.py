@@ -278,14 +278,14 @@ class ProcessEngine(Engine):
             for handle in handles:
                 drop_handle(handle)
             return
-        outcome = (False, flight.unsent[index]) if kind == UNSENT else _load(kind, payload, handles)
+        outcomes = [(False, flight.unsent[index]) if kind == UNSENT else _load(kind, payload, handles)]
         flight.arrived = index + 1
         if flight.arrived == flight.length:
             with self._lock:
                 del self._flights[number]
                 self._feed()
             flight.drop()
-        self._hand(flight.task, flight.first + index, (outcome,))
+        self._hand(flight.task, flight.first + index, outcomes)
 
     def _bury(self, member: _Member) -> None:
         # Settles what a dead worker had. Invariant BLAME: the count is read before the note (a take that was undone
@@ -318,7 +318,7 @@ class ProcessEngine(Engine):
                 self._publish(rest)
         if lost is not None:
             error = self._lost_error(member, describe_item(flight.task, flight.first + lost))
-            self._hand(flight.task, flight.first + lost, ((False, error),))
+            self._hand(flight.task, flight.first + lost, [(False, error)])
         flight.drop()
 
     def _fail(self, flight: Flight, error: BaseException) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import collections
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,7 @@ class AsyncResult(_PoolSink):
         finally:
             del value  # the exception's traceback keeps this frame
 
-    def deliver(self, first: int, outcomes: Sequence[Outcome]) -> None:  # noqa: ARG002
+    def deliver(self, first: int, outcomes: list[Outcome]) -> None:  # noqa: ARG002
         self._settle(outcomes[0])
 
     def _settle(self, outcome: Outcome) -> None:
@@ -119,7 +119,7 @@ class MapResult(AsyncResult):
         if not length:
             self._settle((True, []))
 
-    def deliver(self, first: int, outcomes: Sequence[Outcome]) -> None:
+    def deliver(self, first: int, outcomes: list[Outcome]) -> None:
         with self._lock:
             for index, (done, value) in enumerate(outcomes, first):
                 if done or self._return_exceptions:
@@ -177,7 +177,7 @@ class Feed(_PoolSink):
     def start(self) -> None:
         self.thread.start()
 
-    def deliver(self, first: int, outcomes: Sequence[Outcome]) -> None:
+    def deliver(self, first: int, outcomes: list[Outcome]) -> None:
         with self.condition:
             self._gather(first, outcomes)
 
@@ -196,7 +196,7 @@ class Feed(_PoolSink):
     def _waits(self) -> bool:
         return self.bounded and self._pulled - self.yielded >= self._ahead
 
-    def _gather(self, first: int, outcomes: Sequence[Outcome]) -> None:
+    def _gather(self, first: int, outcomes: list[Outcome]) -> None:
         self._gathered += len(outcomes)
         if not self._ordered:
             self.ready.extend(outcomes)

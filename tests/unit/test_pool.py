@@ -323,7 +323,7 @@ def test_a_dropped_pool_ends_and_warns(backend: str) -> None:
     workers = freethreading.active_children()
     holder = [pool]
     del pool
-    with pytest.warns(ResourceWarning, match="unclosed running pool"):
+    with pytest.warns(ResourceWarning, match="unclosed running multiprocessing pool"):
         holder.clear()
     until(lambda: not any(worker.is_alive() for worker in workers), "its workers end")
 
