@@ -13,7 +13,7 @@ struct QueueRecovery {
   // A new segment behind the full `last` (null: the first one), for the item number `index`; null: no memory. REQUIRES:
   // tail lock held.
   Segment* extend(Segment* last, std::uint64_t index) noexcept;
-  // Frees the used-up segment `first`; its successor. REQUIRES: head lock held, an item is in the successor.
+  // Gives the used-up segment `first` up (it is kept as the spare one, or freed); its successor. REQUIRES: head lock held, an item is in the successor.
   Segment* advance(Segment* first, std::uint64_t index) noexcept;
   // Notes the take of `message`: at no instant does it pair the old item's number with the new one's tag.
   static void write_note(TakeNote& note, const Message& message, std::uint64_t sequence) noexcept;
@@ -25,6 +25,7 @@ struct QueueRecovery {
   void settle_dead(MessageQueue::End& end, OwnerId dead) noexcept;
 
  private:
+  [[nodiscard]] bool keep_as_spare(Offset segment) noexcept;
   void repair_tail() noexcept;
   void repair_head() noexcept;
 };

@@ -133,6 +133,7 @@ class MessageQueue {
   std::atomic<std::uint32_t> not_full_;
   std::atomic<std::uint32_t> wakes_;      // calls of wake_consumers
   std::atomic<Offset> owed_;              // first OwedBlock; made at the first get
+  std::atomic<Offset> spare_;             // a used-up segment for the next extension; guarded by tail_.lock
   // Written by task_done.
   alignas(64) std::atomic<std::uint64_t> finished_;
   std::atomic<std::uint64_t> strangers_;  // of these, by processes that took nothing
