@@ -20,6 +20,7 @@ static_assert(kItemsARound * (kKills + 2) < kItemsEach);
 struct KillBoard {
   std::atomic<bool> stop;
   std::atomic<std::uint64_t> round;
+  std::atomic<std::size_t> started;
   std::atomic<std::uint64_t> progress;  // items taken, by all
   std::atomic<std::uint64_t> torn;
   std::array<std::atomic<std::uint64_t>, kIncarnations> acked;  // puts of a producer that returned
@@ -35,7 +36,17 @@ class QueueKillTest : public WatchedTest, public ::testing::WithParamInterface<s
 
   Child start(bool produces) {
     const std::size_t incarnation = next_++;
-    return {in_child([&] { produces ? produce(incarnation) : consume(); }), produces};
+    const Child child{in_child([&] {
+                        ++board_->started;
+                        produces ? produce(incarnation) : consume();
+                      }),
+                      produces};
+    // A child that dies before it has its slot in the session keeps its references for seconds (memory/process_table.cpp):
+    // blocks that come back late are not what this test is about.
+    while (board_->started < next_) {
+      std::this_thread::yield();
+    }
+    return child;
   }
 
   void produce(std::size_t incarnation) {
