@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import copy
 import gc
-import os
 import pickle
-import signal
 import sys
 import threading
 import time
-import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,13 +21,11 @@ from freethreading import (
     Event,
     HandleGoneError,
     Lock,
-    OwnerDiedWarning,
     RLock,
     Semaphore,
     _core,
     get_backend,
 )
-from support.until import until
 
 PARTS: list[Callable[..., Any]] = [
     Lock,
@@ -60,32 +55,6 @@ def shared(request: pytest.FixtureRequest) -> bool:
 
 class Interrupted(Exception):
     pass
-
-
-@pytest.fixture
-def interruptions() -> Iterator[list[int]]:
-    """A SIGUSR1 whose handler raises Interrupted; gives the list of those that came."""
-    came: list[int] = []
-
-    def interrupt(number: int, frame: object) -> None:
-        came.append(number)
-        raise Interrupted
-
-    before = signal.signal(signal.SIGUSR1, interrupt)
-    yield came
-    signal.signal(signal.SIGUSR1, before)
-
-
-def interrupt_when(ready: Callable[[], object]) -> threading.Thread:
-    """A thread that signals this process's main thread once ready() is true."""
-
-    def run() -> None:
-        until(ready, "the moment to interrupt")
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread
 
 
 # --- arguments -----------------------------------------------------------------------------------------------------------
@@ -200,7 +169,9 @@ def test_shared_none_asks_the_back_end(backend: str, make: Callable[..., Any]) -
 def test_the_environment_must_name_a_back_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FREETHREADING_BACKEND", "fibers")
     for call in (get_backend, Lock, Condition):
-        with pytest.raises(ValueError, match="FREETHREADING_BACKEND is 'fibers'.*'threading' or 'multiprocessing'"):
+        with pytest.raises(
+            ValueError, match="FREETHREADING_BACKEND is 'fibers'.*'threading' or 'multiprocessing'"
+        ):
             call()
     assert isinstance(Lock(shared=False), Lock)
 
@@ -338,7 +309,13 @@ def test_a_subclass_arrives_as_one_with_its_attributes(cls: Any) -> None:
 def test_a_condition_without_a_lock_says_so() -> None:
     original = Condition(shared=True)
     condition = _core.open_handle(_core.handle_of(original))
-    for call in (condition.acquire, condition.release, condition.wait, condition.notify, condition.notify_all):
+    for call in (
+        condition.acquire,
+        condition.release,
+        condition.wait,
+        condition.notify,
+        condition.notify_all,
+    ):
         with pytest.raises(RuntimeError, match="has no lock"):
             call()
     assert "no lock" in repr(condition)
@@ -400,13 +377,14 @@ def test_weak_references_and_collection(make: Callable[..., Any], shared: bool) 
 
 def test_cycles_through_a_barrier_and_a_condition_are_collected() -> None:
     class Keeper:
-        pass
+        def call(self) -> None:
+            pass
 
     class OurLock(Lock):
         pass
 
     keeper = Keeper()
-    keeper.barrier = Barrier(1, lambda: keeper, shared=False)  # type: ignore[attr-defined]
+    keeper.barrier = Barrier(1, keeper.call, shared=False)  # type: ignore[attr-defined]
     lock = OurLock(shared=False)
     lock.condition = Condition(lock)  # type: ignore[attr-defined]
     references = [weakref.ref(keeper), weakref.ref(lock)]
@@ -416,7 +394,12 @@ def test_cycles_through_a_barrier_and_a_condition_are_collected() -> None:
 
 
 def test_reprs_say_the_state(shared: bool) -> None:
-    lock, rlock, event, barrier = Lock(shared=shared), RLock(shared=shared), Event(shared=shared), Barrier(2, shared=shared)
+    lock, rlock, event, barrier = (
+        Lock(shared=shared),
+        RLock(shared=shared),
+        Event(shared=shared),
+        Barrier(2, shared=shared),
+    )
     assert repr(lock).startswith("<unlocked freethreading.Lock object at 0x")
     with lock, rlock:
         assert repr(lock).startswith("<locked freethreading.Lock object at 0x")
@@ -424,7 +407,9 @@ def test_reprs_say_the_state(shared: bool) -> None:
     assert repr(Semaphore(2, shared=shared)).endswith(": value=2>")
     assert repr(BoundedSemaphore(2, shared=shared)).endswith(": value=2/2>")
     assert repr(event).endswith(": unset>")
-    assert repr(Condition(shared=shared)).startswith("<freethreading.Condition(<unlocked freethreading.RLock ")
+    assert repr(Condition(shared=shared)).startswith(
+        "<freethreading.Condition(<unlocked freethreading.RLock "
+    )
     assert repr(barrier).endswith(": waiters=0/2>")
     barrier.abort()
     assert repr(barrier).endswith(": broken>")
@@ -480,163 +465,15 @@ def test_at_fork_reinit_frees_the_lock(factory: Any, shared: bool) -> None:
         assert lock.locked()
 
 
-# --- signals --------------------------------------------------------------------------------------------------------------
+# --- waiting -----------------------------------------------------------------------------------------------------------
 
 
-def blocked_calls(shared: bool) -> dict[str, Callable[[], Any]]:
-    lock, semaphore, event = Lock(shared=shared), Semaphore(0, shared=shared), Event(shared=shared)
-    lock.acquire()
-    return {"Lock": lock.acquire, "Semaphore": semaphore.acquire, "Event": event.wait}
-
-
-@pytest.mark.parametrize("name", ["Lock", "Semaphore", "Event"])
-def test_a_handler_that_raises_ends_the_wait(name: str, shared: bool, interruptions: list[int]) -> None:
-    call = blocked_calls(shared)[name]
-    calling: list[bool] = []
-    thread = interrupt_when(lambda: calling)
-    with pytest.raises(Interrupted):
-        calling.append(True)
-        call()
-    thread.join()
-    assert len(interruptions) == 1
-
-
-def test_a_handler_that_returns_does_not_end_the_wait(shared: bool) -> None:
-    event = Event(shared=shared)
-    before = signal.signal(signal.SIGUSR1, lambda number, frame: event.set())
-    try:
-        thread = interrupt_when(lambda: True)
-        assert event.wait(20) is True
-        thread.join()
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-
-
-def test_an_interrupted_condition_wait_holds_the_lock_again(shared: bool, interruptions: list[int]) -> None:
-    condition = Condition(shared=shared)
-    with pytest.raises(Interrupted), condition:
-        thread = interrupt_when(lambda: not condition.locked())
-        try:
-            condition.wait()
-        finally:
-            assert condition._is_owned()
-    thread.join()
-    assert not condition.locked()
-
-
-def test_an_interrupted_wait_takes_a_contended_lock_before_it_raises(shared: bool, interruptions: list[int]) -> None:
-    condition = Condition(shared=shared)
-    held, interrupted = threading.Event(), threading.Event()
-
-    def hold_the_lock() -> None:
-        with condition:
-            held.set()
-            until(lambda: len(interruptions) == 1, "the interruption")
-        interrupted.set()
-
-    with pytest.raises(Interrupted), condition:
-        holder = threading.Thread(target=hold_the_lock)
-        holder.start()
-        thread = interrupt_when(held.is_set)
-        try:
-            condition.wait()
-        finally:
-            assert condition._is_owned()
-    holder.join()
-    thread.join()
-
-
-def test_a_notification_is_not_lost_on_a_waiter_that_raises(shared: bool, interruptions: list[int]) -> None:
-    condition = Condition(shared=shared)
-    notified: list[bool] = []
-
-    def wait() -> None:
-        with condition:
-            notified.append(condition.wait(20))
-
-    def notify_first_and_interrupt() -> None:
-        until(lambda: not condition.locked() and ", 1)>" in repr(condition), "the main thread's wait")
-        other.start()
-        until(lambda: repr(condition).endswith(", 2)>"), "the other's wait")
-        with condition:
-            condition.notify()  # the main thread is the oldest waiter
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-            until(lambda: len(interruptions) == 1, "the interruption")
-
-    other = threading.Thread(target=wait)
-    helper = threading.Thread(target=notify_first_and_interrupt)
-    with pytest.raises(Interrupted), condition:
-        helper.start()
-        condition.wait(20)
-    helper.join()
-    other.join()
-    assert notified == [True]
-
-
-def test_an_interrupted_barrier_is_broken(shared: bool, interruptions: list[int]) -> None:
-    barrier = Barrier(2, shared=shared)
-    thread = interrupt_when(lambda: barrier.n_waiting == 1)
-    with pytest.raises(Interrupted):
-        barrier.wait()
-    thread.join()
-    assert barrier.broken
-
-
-def test_an_action_that_raises_breaks_the_barrier(shared: bool) -> None:
-    def action() -> None:
-        raise Interrupted
-
-    barrier = Barrier(1, action, shared=shared)
-    with pytest.raises(Interrupted):
-        barrier.wait()
-    assert barrier.broken
-    with pytest.raises(threading.BrokenBarrierError):
-        barrier.wait()
-    barrier.reset()
-    assert not barrier.broken
-
-
-def test_a_wait_lets_other_threads_run(make: Callable[..., Any]) -> None:
+def test_a_wait_lets_other_threads_run() -> None:
     event = Event(shared=False)
     thread = threading.Thread(target=event.set)
     thread.start()
     assert event.wait(20) is True
     thread.join()
-
-
-# --- death ----------------------------------------------------------------------------------------------------------------
-
-
-def die_holding(lock: Any) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the watchdog is a thread: 3.12 warns of any fork beside one
-        child = os.fork()
-    if child == 0:
-        lock.acquire()
-        os._exit(0)
-    os.waitpid(child, 0)
-
-
-@pytest.mark.parametrize("factory", LOCKS)
-def test_a_lock_whose_process_died_is_taken_over_with_a_warning(factory: Any) -> None:
-    lock = factory(shared=True)
-    die_holding(lock)
-    with pytest.warns(OwnerDiedWarning, match="died without releasing it"):
-        assert lock.acquire(timeout=20) is True
-    lock.release()
-    with lock:
-        pass
-
-
-@pytest.mark.parametrize("factory", LOCKS)
-def test_where_warnings_are_errors_the_lock_is_not_held(factory: Any) -> None:
-    lock = factory(shared=True)
-    die_holding(lock)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with pytest.raises(OwnerDiedWarning):
-            lock.acquire(timeout=20)
-    assert not lock.locked()
 
 
 def test_waits_respect_their_timeout(shared: bool) -> None:
