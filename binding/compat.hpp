@@ -3,6 +3,7 @@
 // The other files write the newest spelling; for the interpreters without it, it is defined here.
 #pragma once
 
+#define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <structmember.h>
 
@@ -82,6 +83,22 @@ inline void give_exception(PyObject* exception) {
   PyErr_Restore(type, exception, PyException_GetTraceback(exception));
 }
 #endif
+
+// An int as `size` bytes of two's complement, little end first, which must hold it; and back.
+inline void long_as_bytes(PyObject* value, unsigned char* target, std::size_t size) {
+#if PY_VERSION_HEX >= 0x030D0000
+  PyLong_AsNativeBytes(value, target, static_cast<Py_ssize_t>(size), Py_ASNATIVEBYTES_LITTLE_ENDIAN);
+#else
+  _PyLong_AsByteArray(reinterpret_cast<PyLongObject*>(value), target, size, 1, 1);
+#endif
+}
+inline PyObject* long_from_bytes(const unsigned char* source, std::size_t size) {
+#if PY_VERSION_HEX >= 0x030D0000
+  return PyLong_FromNativeBytes(source, size, Py_ASNATIVEBYTES_LITTLE_ENDIAN);
+#else
+  return _PyLong_FromByteArray(source, size, 1, 1);
+#endif
+}
 
 }  // namespace freethreading::binding
 

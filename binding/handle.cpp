@@ -32,6 +32,10 @@ PyTypeObject* type_of_object(State* state, ObjectType type) {
       return state->type(TypeIndex::kEvent);
     case ObjectType::kBarrier:
       return state->type(TypeIndex::kBarrier);
+    case ObjectType::kQueue:
+      return state->type(TypeIndex::kQueue);
+    case ObjectType::kSimpleQueue:
+      return state->type(TypeIndex::kSimpleQueue);
     default:
       return nullptr;
   }

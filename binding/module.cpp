@@ -19,6 +19,11 @@ int execute(PyObject* module) {
       add_event,
       add_condition,
       add_barrier,
+      add_queues,
+      add_sessions,
+      add_channel,
+      add_worker_record,
+      add_blob_log,
   };
   for (const Add add : kAdds) {
     if (add(module, state) != 0) return -1;

@@ -98,5 +98,10 @@ int add_semaphore(PyObject* module, State* state);
 int add_event(PyObject* module, State* state);
 int add_condition(PyObject* module, State* state);
 int add_barrier(PyObject* module, State* state);
+int add_queues(PyObject* module, State* state);
+int add_sessions(PyObject* module, State* state);
+int add_channel(PyObject* module, State* state);
+int add_worker_record(PyObject* module, State* state);
+int add_blob_log(PyObject* module, State* state);
 
 }  // namespace freethreading::binding

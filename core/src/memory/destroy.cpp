@@ -19,13 +19,16 @@ void destroy_body(Place& place, ObjectHeader& object) noexcept {
       object.body<Barrier>()->destroy(place);
       break;
     case ObjectType::kQueue:
+    case ObjectType::kSimpleQueue:
+    case ObjectType::kChannel:
       object.body<MessageQueue>()->destroy(place);
       break;
     case ObjectType::kWorker: {
-      const Offset payload = object.body<WorkerRecord>()->payload.exchange(kNoOffset);
-      if (payload != kNoOffset) {
-        place.free(payload);
-      }
+      auto& record = *object.body<WorkerRecord>();
+      Message payload;
+      payload.handles = record.payload_handles.load();
+      payload.block = record.payload.exchange(kNoOffset);
+      discard(place, payload);
       break;
     }
     case ObjectType::kBlobLog:
@@ -64,6 +67,8 @@ void sweep_body(Place& place, ObjectHeader& object, OwnerId gone, bool left_clea
       object.body<Barrier>()->sweep(place, gone);
       break;
     case ObjectType::kQueue:
+    case ObjectType::kSimpleQueue:
+    case ObjectType::kChannel:
       object.body<MessageQueue>()->sweep(place, gone);
       break;
     case ObjectType::kBlobLog:

@@ -60,4 +60,18 @@ void set_worker_state(Place& place, WorkerRecord& record, WorkerState state) noe
   }
 }
 
+void mark_worker_lost(Place& place, WorkerRecord& record) noexcept {
+  constexpr std::int32_t kKilled = 9;  // as waitpid tells of SIGKILL
+  if (!has_ended(record.state.load())) {
+    record.wait_status.store(kKilled);
+    set_worker_state(place, record, WorkerState::kExited);
+  }
+}
+
+int exit_code_of(std::int32_t wait_status) noexcept {
+  // The kernel's encoding: the signal in the low 7 bits, else the exit code in the next byte.
+  const int signal = wait_status & 0x7F;
+  return signal != 0 ? -signal : wait_status >> 8 & 0xFF;
+}
+
 }  // namespace freethreading

@@ -29,6 +29,8 @@ enum class ObjectType : std::uint32_t {
   kEvent,
   kBarrier,
   kQueue,
+  kSimpleQueue,
+  kChannel,  // the engines' queue
   kWorker,  // a worker process's record (pool/worker_record.hpp)
   kPool,
   kBlobLog,

@@ -23,6 +23,7 @@ struct WorkerRecord {
   std::atomic<std::int32_t> wait_status;   // as waitpid gives it, from kExited on
   std::atomic<Offset> payload;             // block with what it has to do, see src/freethreading/_launch.py; owned by the record
   std::atomic<std::uint64_t> payload_size;
+  std::atomic<std::uint32_t> payload_handles;  // so many Handles, each counted in flight, come first in the block
   std::atomic<Offset> queue;               // body of a MessageQueue whose consumers are woken at its exit; kNoOffset: none
   TakeNote task;                           // the task message that it took last
   std::atomic<std::uint64_t> item;         // index in that message's batch of what it runs now
@@ -34,5 +35,10 @@ WaitOutcome wait_for_exit(Place& place, WorkerRecord& record, WaitContext& conte
 WaitOutcome wait_for_start(Place& place, WorkerRecord& record, WaitContext& context) noexcept;
 // Sets the state, wakes whoever waits for it, and the consumers of its queue at kExited and kFailed.
 void set_worker_state(Place& place, WorkerRecord& record, WorkerState state) noexcept;
+// The supervisor went, and the worker with it: kExited by SIGKILL, unless its end is known already. Whichever comes first,
+// this or the supervisor's own word, stays.
+void mark_worker_lost(Place& place, WorkerRecord& record) noexcept;
+// As Python has it: the exit code, or minus the number of the signal that ended it.
+[[nodiscard]] int exit_code_of(std::int32_t wait_status) noexcept;
 
 }  // namespace freethreading

@@ -1,0 +1,169 @@
+// freethreading.Queue and freethreading.SimpleQueue.
+#include "args.hpp"
+#include "errors.hpp"
+#include "freethreading/memory/session.hpp"
+#include "queue_type.hpp"
+#include "ref.hpp"
+#include "wait.hpp"
+
+namespace freethreading::binding {
+namespace {
+
+int queue_init(PyObject* self, PyObject* args, PyObject* kwargs) {
+  static constexpr const char* kNames[] = {"maxsize", "shared"};
+  static constexpr Signature kSignature{"Queue", kNames, 2, 1, 0};
+  PyObject* values[2] = {};
+  if (!bind_call(kSignature, args, kwargs, values)) return -1;
+  long long maxsize = 0;
+  if (values[0] != nullptr) {
+    maxsize = PyLong_AsLongLong(values[0]);
+    if (maxsize == -1 && PyErr_Occurred() != nullptr) return -1;
+  }
+  const std::uint64_t capacity = maxsize > 0 ? static_cast<std::uint64_t>(maxsize) : 0;
+  return place_queue(self, values[1], ObjectType::kQueue, capacity, true);
+}
+
+PyObject* queue_full(PyObject* self, PyObject* /*unused*/) { return PyBool_FromLong(body_of<MessageQueue>(self)->full()); }
+
+PyObject* queue_task_done(PyObject* self, PyObject* /*unused*/) {
+  if (body_of<MessageQueue>(self)->task_done(place_of(self))) Py_RETURN_NONE;
+  PyErr_SetString(PyExc_ValueError, "task_done() called too many times");
+  return nullptr;
+}
+
+PyObject* raise_taker_lost(PyObject* self, OwnerId dead) {
+  State* state = state_of(self);
+  PyObject* type = state == nullptr ? nullptr : imported(state, Import::kWorkerLostError);
+  if (type == nullptr) return nullptr;
+  const int pid = place_of(self).session()->pid_of(dead);
+  const Ref none = Ref::take(PyTuple_New(0));
+  const Ref kwargs = Ref::take(Py_BuildValue("{s:N,s:s}", "pid", pid == 0 ? Py_NewRef(Py_None) : PyLong_FromLong(pid), "reason",
+                                             "It died owing task_done() for items that it had taken, so join() would "
+                                             "never return."));
+  const Ref error = none && kwargs ? Ref::take(PyObject_Call(type, none.get(), kwargs.get())) : Ref();
+  if (error) PyErr_SetObject(type, error.get());
+  return nullptr;
+}
+
+PyObject* queue_join(PyObject* self, PyObject* /*unused*/) {
+  Place& place = place_of(self);
+  MessageQueue& queue = *body_of<MessageQueue>(self);
+  if (queue.unfinished() == 0) Py_RETURN_NONE;
+  OwnerId dead = kNobody;
+  const WaitOutcome outcome =
+      wait_detached(Deadline::never(), [&](WaitContext& context) { return queue.join_until(place, context, dead); });
+  if (outcome == WaitOutcome::kInterrupted) return nullptr;
+  if (outcome == WaitOutcome::kOwnerDied) return raise_taker_lost(self, dead);
+  Py_RETURN_NONE;
+}
+
+PyObject* queue_shutdown(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
+  static constexpr const char* kNames[] = {"immediate"};
+  static constexpr Signature kSignature{"shutdown", kNames, 1, 1, 0};
+  PyObject* value = nullptr;
+  if (!bind(kSignature, args, nargs, kwnames, &value)) return nullptr;
+  const int immediate = value == nullptr ? 0 : PyObject_IsTrue(value);
+  if (immediate < 0) return nullptr;
+  Place& place = place_of(self);
+  MessageQueue& queue = *body_of<MessageQueue>(self);
+  Py_BEGIN_ALLOW_THREADS;
+  queue.shut_down(place, immediate != 0);
+  Py_END_ALLOW_THREADS;
+  if (immediate != 0 && !place.shared()) drop_items(self);
+  Py_RETURN_NONE;
+}
+
+PyObject* get_maxsize(PyObject* self, void* /*closure*/) {
+  return PyLong_FromUnsignedLongLong(body_of<MessageQueue>(self)->capacity());
+}
+
+PyObject* get_is_shutdown(PyObject* self, void* /*closure*/) {
+  return PyBool_FromLong(body_of<MessageQueue>(self)->is_shut_down());
+}
+
+PyMethodDef queue_methods[] = {
+    FT_QUEUE_METHODS,
+    {"full", queue_full, METH_NOARGS, "full($self, /)\n--\n\nWhether it holds maxsize items now."},
+    {"task_done", queue_task_done, METH_NOARGS,
+     "task_done($self, /)\n--\n\nOne item that was taken is finished. ValueError: more calls than items."},
+    {"join", queue_join, METH_NOARGS,
+     "join($self, /)\n--\n\n"
+     "Waits until every item put so far is finished. WorkerLostError if a process died that had taken items and not\n"
+     "called task_done() for them."},
+    {"shutdown", as_method(queue_shutdown), METH_FASTCALL | METH_KEYWORDS,
+     "shutdown($self, /, immediate=False)\n--\n\n"
+     "From now on put() raises ShutDown, and so does get() once it is empty; immediate drops what is in it."},
+    {"join_thread", queue_accepted, METH_NOARGS, "join_thread($self, /)\n--\n\nDoes nothing: there is no feeder thread."},
+    {"cancel_join_thread", queue_accepted, METH_NOARGS,
+     "cancel_join_thread($self, /)\n--\n\nDoes nothing: there is no feeder thread, and no item that an exit would lose."},
+    FT_PROXY_METHODS,
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyGetSetDef queue_attributes[] = {
+    {"maxsize", get_maxsize, nullptr, "How many items fit; 0: no bound.", nullptr},
+    {"is_shutdown", get_is_shutdown, nullptr, "Whether shutdown() was called.", nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr},
+};
+
+PyMemberDef members[] = {FT_PROXY_MEMBERS, {nullptr, 0, 0, 0, nullptr}};
+
+PyType_Slot queue_slots[] = {
+    {Py_tp_doc, const_cast<char*>(
+                    "Queue(maxsize=0, *, shared=None)\n--\n\n"
+                    "A first-in-first-out queue for any number of producers and consumers; without a bound where maxsize is\n"
+                    "zero or less.\n\n"
+                    "shared: True puts it into memory that processes share, False into this process's own; None does what\n"
+                    "the back end (get_backend()) needs. A shared one pickles its items at put().")},
+    {Py_tp_new, reinterpret_cast<void*>(queue_new)},
+    {Py_tp_init, reinterpret_cast<void*>(queue_init)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(queue_dealloc)},
+    {Py_tp_traverse, reinterpret_cast<void*>(queue_traverse)},
+    {Py_tp_clear, reinterpret_cast<void*>(queue_clear)},
+    {Py_tp_methods, queue_methods},
+    {Py_tp_getset, queue_attributes},
+    {Py_tp_members, members},
+    {0, nullptr},
+};
+
+constexpr unsigned kFlags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE;
+
+PyType_Spec queue_spec = {"freethreading.Queue", sizeof(QueueObject), 0, kFlags, queue_slots};
+
+int simple_queue_init(PyObject* self, PyObject* args, PyObject* kwargs) {
+  static constexpr const char* kNames[] = {"shared"};
+  static constexpr Signature kSignature{"SimpleQueue", kNames, 1, 0, 0};
+  PyObject* shared = nullptr;
+  if (!bind_call(kSignature, args, kwargs, &shared)) return -1;
+  return place_queue(self, shared, ObjectType::kSimpleQueue, 0, false);
+}
+
+PyMethodDef simple_queue_methods[] = {FT_QUEUE_METHODS, FT_PROXY_METHODS, {nullptr, nullptr, 0, nullptr}};
+
+PyType_Slot simple_queue_slots[] = {
+    {Py_tp_doc, const_cast<char*>(
+                    "SimpleQueue(*, shared=None)\n--\n\n"
+                    "A first-in-first-out queue without a bound and without task_done(). put() may be called again from a\n"
+                    "finaliser or a signal handler that runs inside it.\n\n"
+                    "shared: True puts it into memory that processes share, False into this process's own; None does what\n"
+                    "the back end (get_backend()) needs. A shared one pickles its items at put().")},
+    {Py_tp_new, reinterpret_cast<void*>(queue_new)},
+    {Py_tp_init, reinterpret_cast<void*>(simple_queue_init)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(queue_dealloc)},
+    {Py_tp_traverse, reinterpret_cast<void*>(queue_traverse)},
+    {Py_tp_clear, reinterpret_cast<void*>(queue_clear)},
+    {Py_tp_methods, simple_queue_methods},
+    {Py_tp_members, members},
+    {0, nullptr},
+};
+
+PyType_Spec simple_queue_spec = {"freethreading.SimpleQueue", sizeof(QueueObject), 0, kFlags, simple_queue_slots};
+
+}  // namespace
+
+int add_queues(PyObject* module, State* state) {
+  if (add_type(module, state, TypeIndex::kQueue, &queue_spec) == nullptr) return -1;
+  return add_type(module, state, TypeIndex::kSimpleQueue, &simple_queue_spec) == nullptr ? -1 : 0;
+}
+
+}  // namespace freethreading::binding

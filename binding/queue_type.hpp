@@ -1,0 +1,56 @@
+// What freethreading.Queue and freethreading.SimpleQueue share: an object over a MessageQueue, its puts and its gets.
+//
+// In private memory an item is a strong reference in the cell's inline bytes. It is put and taken while attached to the
+// interpreter only, so that a garbage collection never meets an item that is neither in the queue nor with its taker. In a
+// region an item is bytes: kind 1 the native codec's, kind 2 a pickle. They are made before any lock and read after.
+#pragma once
+
+#include "compat.hpp"
+#include "freethreading/queue/message_queue.hpp"
+#include "placement.hpp"
+
+namespace freethreading::binding {
+
+struct QueueObject {
+  Proxy base;
+  Offset own;  // the private queue's block
+};
+
+PyObject* queue_new(PyTypeObject* type, PyObject* args, PyObject* kwargs);
+// tp_init's work. `capacity` 0: no bound. 0, or -1 with an error.
+int place_queue(PyObject* self, PyObject* shared, ObjectType type, std::uint64_t capacity, bool joinable);
+void queue_dealloc(PyObject* self);
+int queue_traverse(PyObject* self, visitproc visit, void* arg);
+int queue_clear(PyObject* self);
+
+// put(item, block=True, timeout=None), get(block=True, timeout=None) and the methods without arguments.
+PyObject* queue_put(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames);
+PyObject* queue_get(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames);
+PyObject* queue_put_nowait(PyObject* self, PyObject* item);
+PyObject* queue_get_nowait(PyObject* self, PyObject* unused);
+PyObject* queue_qsize(PyObject* self, PyObject* unused);
+PyObject* queue_empty(PyObject* self, PyObject* unused);
+// Accepted for programs written for multiprocessing; there is nothing to do.
+PyObject* queue_accepted(PyObject* self, PyObject* unused);
+
+// Takes items out of a private queue and drops them, their finalisers run. Each counts as finished.
+void drop_items(PyObject* self);
+
+#define FT_QUEUE_METHODS                                                                                               \
+  {"put", as_method(queue_put), METH_FASTCALL | METH_KEYWORDS,                                                         \
+   "put($self, /, item, block=True, timeout=None)\n--\n\n"                                                             \
+   "Appends an item. Where the queue is full it waits for room, timeout seconds at most, then raises queue.Full.\n\n"  \
+   "When it has returned, every process sees the item, and it stays if this process dies."},                           \
+      {"get", as_method(queue_get), METH_FASTCALL | METH_KEYWORDS,                                                     \
+       "get($self, /, block=True, timeout=None)\n--\n\n"                                                               \
+       "Takes the oldest item; waits for one, timeout seconds at most, then raises queue.Empty."},                     \
+      {"put_nowait", queue_put_nowait, METH_O, "put_nowait($self, item, /)\n--\n\nput(item, block=False)."},           \
+      {"get_nowait", queue_get_nowait, METH_NOARGS, "get_nowait($self, /)\n--\n\nget(block=False)."},                  \
+      {"qsize", queue_qsize, METH_NOARGS, "qsize($self, /)\n--\n\nHow many items are in it now."},                     \
+      {"empty", queue_empty, METH_NOARGS, "empty($self, /)\n--\n\nWhether no item is in it now."},                     \
+      {"close", queue_accepted, METH_NOARGS,                                                                           \
+       "close($self, /)\n--\n\nDoes nothing: there is no pipe and no thread to close."},                               \
+      {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,                                                      \
+       "__class_getitem__($type, item, /)\n--\n\nFor annotations."}
+
+}  // namespace freethreading::binding

@@ -1,0 +1,178 @@
+// WorkerRecord: what is known of one worker process, over the core's struct of that name.
+#include "freethreading/pool/worker_record.hpp"
+
+#include "args.hpp"
+#include "errors.hpp"
+#include "payload.hpp"
+#include "placement.hpp"
+#include "pool_types.hpp"
+#include "ref.hpp"
+#include "wait.hpp"
+
+namespace freethreading::binding {
+namespace {
+
+WorkerRecord& record(PyObject* self) { return *body_of<WorkerRecord>(self); }
+
+PyObject* record_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
+  static constexpr Signature kSignature{"WorkerRecord", nullptr, 0, 0, 0};
+  if (!bind_call(kSignature, args, kwargs, nullptr)) return nullptr;
+  return new_pool_object<WorkerRecord>(type, ObjectType::kWorker, [](Place&, WorkerRecord&) { return true; });
+}
+
+PyObject* record_open(PyObject* type, PyObject* bytes) {
+  return open_pool_object(reinterpret_cast<PyTypeObject*>(type), bytes, ObjectType::kWorker);
+}
+
+PyObject* get_state(PyObject* self, void* /*closure*/) { return PyLong_FromUnsignedLong(record(self).state.load()); }
+
+PyObject* get_pid(PyObject* self, void* /*closure*/) { return PyLong_FromLong(record(self).pid.load()); }
+
+PyObject* get_exitcode(PyObject* self, void* /*closure*/) {
+  const auto state = static_cast<WorkerState>(record(self).state.load());
+  if (state != WorkerState::kExited && state != WorkerState::kFailed) Py_RETURN_NONE;
+  return PyLong_FromLong(exit_code_of(record(self).wait_status.load()));
+}
+
+PyObject* get_sequence(PyObject* self, void* /*closure*/) {
+  return PyLong_FromUnsignedLongLong(record(self).task.sequence.load());
+}
+
+PyObject* get_tag(PyObject* self, void* /*closure*/) { return PyLong_FromUnsignedLongLong(record(self).task.tag.load()); }
+
+PyObject* get_item(PyObject* self, void* /*closure*/) { return PyLong_FromUnsignedLongLong(record(self).item.load()); }
+
+int set_item(PyObject* self, PyObject* value, void* /*closure*/) {
+  if (value == nullptr) {
+    PyErr_SetString(PyExc_TypeError, "cannot delete item");
+    return -1;
+  }
+  const std::uint64_t item = PyLong_AsUnsignedLongLong(value);
+  if (item == static_cast<std::uint64_t>(-1) && PyErr_Occurred() != nullptr) return -1;
+  record(self).item.store(item);
+  return 0;
+}
+
+PyObject* set_payload(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
+  static constexpr const char* kNames[] = {"payload", "handles"};
+  static constexpr Signature kSignature{"set_payload", kNames, 2, 2, 1};
+  PyObject* values[2] = {};
+  if (!bind(kSignature, args, nargs, kwnames, values)) return nullptr;
+  if (!PyBytes_Check(values[0])) {
+    return PyErr_Format(PyExc_TypeError, "a payload is bytes, not %s", Py_TYPE(values[0])->tp_name);
+  }
+  Place& place = place_of(self);
+  Message message;
+  if (!fill_block(place, values[0], values[1], &message)) return nullptr;
+  WorkerRecord& target = record(self);
+  place.link(message.block);
+  target.payload_size.store(message.size);
+  target.payload_handles.store(message.handles);
+  target.payload.store(message.block);
+  Py_RETURN_NONE;
+}
+
+PyObject* take_payload(PyObject* self, PyObject* /*unused*/) {
+  Place& place = place_of(self);
+  WorkerRecord& source = record(self);
+  Message message;
+  message.size = source.payload_size.load();
+  message.handles = source.payload_handles.load();
+  message.block = source.payload.exchange(kNoOffset);
+  if (message.is_inline()) {
+    PyErr_SetString(PyExc_RuntimeError, "this worker's payload was taken already");
+    return nullptr;
+  }
+  place.adopt(message.block);
+  Ref handles = Ref::take(list_of_handles(place, message));
+  Ref payload = Ref::take(bytes_of_block(place, message));
+  if (!handles || !payload) {
+    discard(place, message);
+    return nullptr;
+  }
+  place.free(message.block);
+  return Py_BuildValue("NN", payload.release(), handles.release());
+}
+
+template <class Wait>
+PyObject* wait_with_timeout(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames, Wait wait) {
+  static constexpr const char* kNames[] = {"timeout"};
+  static constexpr Signature kSignature{"wait_exit", kNames, 1, 1, 0};
+  PyObject* timeout = nullptr;
+  Deadline deadline = Deadline::never();
+  if (!bind(kSignature, args, nargs, kwnames, &timeout)) return nullptr;
+  if (!deadline_of(timeout, Negative::kPassed, &deadline)) return nullptr;
+  Place& place = place_of(self);
+  WorkerRecord& body = record(self);
+  const WaitOutcome outcome = wait_detached(deadline, [&](WaitContext& context) { return wait(place, body, context); });
+  if (outcome == WaitOutcome::kInterrupted) return nullptr;
+  return PyBool_FromLong(outcome == WaitOutcome::kReady);
+}
+
+PyObject* wait_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
+  return wait_with_timeout(self, args, nargs, kwnames, wait_for_exit);
+}
+
+PyObject* mark_lost(PyObject* self, PyObject* /*unused*/) {
+  mark_worker_lost(place_of(self), record(self));
+  Py_RETURN_NONE;
+}
+
+PyObject* set_queue(PyObject* self, PyObject* channel) {
+  const State* state = state_of(self);
+  if (state == nullptr) return nullptr;
+  if (!PyObject_TypeCheck(channel, state->type(TypeIndex::kChannel))) {
+    return PyErr_Format(PyExc_TypeError, "set_queue() takes a Channel, not %s", Py_TYPE(channel)->tp_name);
+  }
+  record(self).queue.store(place_of(self).offset_of(body_of<void>(channel)));
+  Py_RETURN_NONE;
+}
+
+PyMethodDef methods[] = {
+    {"set_payload", as_method(set_payload), METH_FASTCALL | METH_KEYWORDS,
+     "set_payload($self, /, payload, handles=())\n--\n\nWhat the worker has to do; the handles' counts go with it."},
+    {"take_payload", take_payload, METH_NOARGS,
+     "take_payload($self, /)\n--\n\n(payload, handles), once; the caller drops the handles."},
+    {"wait_exit", as_method(wait_exit), METH_FASTCALL | METH_KEYWORDS,
+     "wait_exit($self, /, timeout=None)\n--\n\nWhether the worker has ended, or could not be started, within timeout seconds."},
+    {"mark_lost", mark_lost, METH_NOARGS,
+     "mark_lost($self, /)\n--\n\nRecords that the worker went with its supervisor, unless its end is recorded already."},
+    {"set_queue", set_queue, METH_O, "set_queue($self, channel, /)\n--\n\nThe channel whose receivers the worker's end wakes."},
+    {"open", record_open, METH_O | METH_CLASS, "open($type, handle, /)\n--\n\nThe record that the handle names."},
+    FT_PROXY_METHODS,
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyGetSetDef attributes[] = {
+    {"handle", handle_attribute, nullptr, "The bytes that name it in every process of the session.", nullptr},
+    {"state", get_state, nullptr, "0 new, 1 starting, 2 running, 3 exited, 4 could not be started.", nullptr},
+    {"pid", get_pid, nullptr, "The worker's process id; 0 until it runs.", nullptr},
+    {"exitcode", get_exitcode, nullptr, "None while it runs; the exit code, or minus the signal that ended it.", nullptr},
+    {"task_sequence", get_sequence, nullptr, "The number in its channel of the message taken last; 0: none.", nullptr},
+    {"task_tag", get_tag, nullptr, "That message's tag.", nullptr},
+    {"item", get_item, set_item, "The index in that message of what the worker runs now.", nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr},
+};
+
+PyMemberDef members[] = {FT_PROXY_MEMBERS, {nullptr, 0, 0, 0, nullptr}};
+
+PyType_Slot slots[] = {
+    {Py_tp_doc, const_cast<char*>("WorkerRecord()\n--\n\nWhat the program, the supervisor and one worker know of that worker.")},
+    {Py_tp_new, reinterpret_cast<void*>(record_new)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(dealloc_proxy)},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, attributes},
+    {Py_tp_members, members},
+    {0, nullptr},
+};
+
+PyType_Spec spec = {"freethreading._core.WorkerRecord", sizeof(Proxy), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+                    slots};
+
+}  // namespace
+
+int add_worker_record(PyObject* module, State* state) {
+  return add_type(module, state, TypeIndex::kWorkerRecord, &spec) == nullptr ? -1 : 0;
+}
+
+}  // namespace freethreading::binding
