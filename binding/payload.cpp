@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::size_t kCopyDetached = 1 << 20;  // a longer copy lets other threads run meanwhile
 
-void copy(std::byte* target, const void* source, std::size_t size) {
+void copy_bytes(std::byte* target, const void* source, std::size_t size) {
   if (size < kCopyDetached) {
     std::memcpy(target, source, size);
     return;
@@ -38,7 +38,7 @@ bool fill_block(Place& place, PyObject* payload, PyObject* handles, Message* mes
       return false;
     }
   }
-  copy(place.at<std::byte>(block) + count * sizeof(Handle), PyBytes_AS_STRING(payload), size);
+  copy_bytes(place.at<std::byte>(block) + count * sizeof(Handle), PyBytes_AS_STRING(payload), size);
   message->block = block;
   message->size = size;
   message->handles = static_cast<std::uint32_t>(count);
@@ -59,8 +59,8 @@ PyObject* list_of_handles(Place& place, const Message& message) {
 PyObject* bytes_of_block(Place& place, const Message& message) {
   PyObject* bytes = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(message.size));
   if (bytes == nullptr) return nullptr;
-  copy(reinterpret_cast<std::byte*>(PyBytes_AS_STRING(bytes)),
-       place.at<std::byte>(message.block) + message.handles * sizeof(Handle), message.size);
+  copy_bytes(reinterpret_cast<std::byte*>(PyBytes_AS_STRING(bytes)),
+       place.at<std::byte>(message.block) + sizeof(Handle) * message.handles, message.size);
   return bytes;
 }
 
