@@ -24,6 +24,7 @@ int execute(PyObject* module) {
       add_channel,
       add_worker_record,
       add_blob_log,
+      add_supervisor,
   };
   for (const Add add : kAdds) {
     if (add(module, state) != 0) return -1;

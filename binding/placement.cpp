@@ -52,8 +52,7 @@ int wants_region(State* state, PyObject* shared) {
 }
 
 bool use_session(State* state, Session* session) {
-  Session* none = nullptr;
-  state->session.compare_exchange_strong(none, session);
+  state->session.store(session);
   return announce_session(state);
 }
 

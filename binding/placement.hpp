@@ -70,7 +70,8 @@ void publish(State* state, Proxy* proxy, ObjectHeader* header);
 
 // The session in which shared objects are made, opened when there is none yet; null with an error.
 Session* default_session(State* state);
-// Makes `session` the default one where there is none yet, and has the fork hooks registered. False: an error is set.
+// Makes `session` the default one from now on: what a child makes can go back to who gave it the session. Has the fork hooks
+// registered. False: an error is set.
 bool use_session(State* state, Session* session);
 
 // tp_init's work: puts Body(arguments...) where `shared` says, once in the proxy's life. False: an error is set.

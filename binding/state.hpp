@@ -103,5 +103,6 @@ int add_sessions(PyObject* module, State* state);
 int add_channel(PyObject* module, State* state);
 int add_worker_record(PyObject* module, State* state);
 int add_blob_log(PyObject* module, State* state);
+int add_supervisor(PyObject* module, State* state);
 
 }  // namespace freethreading::binding

@@ -97,7 +97,7 @@ PyObject* take_payload(PyObject* self, PyObject* /*unused*/) {
 template <class Wait>
 PyObject* wait_with_timeout(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames, Wait wait) {
   static constexpr const char* kNames[] = {"timeout"};
-  static constexpr Signature kSignature{"wait_exit", kNames, 1, 1, 0};
+  static constexpr Signature kSignature{"wait", kNames, 1, 1, 0};
   PyObject* timeout = nullptr;
   Deadline deadline = Deadline::never();
   if (!bind(kSignature, args, nargs, kwnames, &timeout)) return nullptr;
@@ -113,9 +113,21 @@ PyObject* wait_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyO
   return wait_with_timeout(self, args, nargs, kwnames, wait_for_exit);
 }
 
-PyObject* mark_lost(PyObject* self, PyObject* /*unused*/) {
-  mark_worker_lost(place_of(self), record(self));
-  Py_RETURN_NONE;
+PyObject* wait_start(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
+  return wait_with_timeout(self, args, nargs, kwnames, wait_for_start);
+}
+
+PyObject* begin(PyObject* self, PyObject* pid) {
+  const long number = PyLong_AsLong(pid);
+  if (number == -1 && PyErr_Occurred() != nullptr) return nullptr;
+  return PyBool_FromLong(begin_worker(place_of(self), record(self), static_cast<std::int32_t>(number)) ? 1 : 0);
+}
+
+PyObject* ended(PyObject* self, PyObject* /*unused*/) {
+  WorkerRecord& body = record(self);
+  look_after_supervisor(place_of(self), body);
+  const auto state = static_cast<WorkerState>(body.state.load());
+  return PyBool_FromLong(state == WorkerState::kExited || state == WorkerState::kFailed ? 1 : 0);
 }
 
 PyObject* set_queue(PyObject* self, PyObject* channel) {
@@ -135,8 +147,11 @@ PyMethodDef methods[] = {
      "take_payload($self, /)\n--\n\n(payload, handles), once; the caller drops the handles."},
     {"wait_exit", as_method(wait_exit), METH_FASTCALL | METH_KEYWORDS,
      "wait_exit($self, /, timeout=None)\n--\n\nWhether the worker has ended, or could not be started, within timeout seconds."},
-    {"mark_lost", mark_lost, METH_NOARGS,
-     "mark_lost($self, /)\n--\n\nRecords that the worker went with its supervisor, unless its end is recorded already."},
+    {"wait_start", as_method(wait_start), METH_FASTCALL | METH_KEYWORDS,
+     "wait_start($self, /, timeout=None)\n--\n\nWhether the worker runs, or never will, within timeout seconds."},
+    {"begin", begin, METH_O,
+     "begin($self, pid, /)\n--\n\nThe worker's first act. False: another process is that worker, or its start failed."},
+    {"ended", ended, METH_NOARGS, "ended($self, /)\n--\n\nWhether it has ended, on its own or with its supervisor."},
     {"set_queue", set_queue, METH_O, "set_queue($self, channel, /)\n--\n\nThe channel whose receivers the worker's end wakes."},
     {"open", record_open, METH_O | METH_CLASS, "open($type, handle, /)\n--\n\nThe record that the handle names."},
     FT_PROXY_METHODS,

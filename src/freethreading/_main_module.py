@@ -138,11 +138,16 @@ def install(how: Plan) -> None:
         if "file" in how:
             main.__file__ = how["file"]
         _become_main(main)
+    _state.main, _state.plan = sys.modules["__main__"], {k: v for k, v in how.items() if k != "log"}
+    subscribe(how)
+
+
+def subscribe(how: Plan) -> None:
+    """Has this process's ``__main__``, which is what the plan says already, filled from the plan's log."""
     if "log" in how:
         from freethreading._main_definitions import Subscriber
 
         _state.subscriber = Subscriber(sys.modules["__main__"].__dict__, how["log"])
-    _state.main, _state.plan = sys.modules["__main__"], {k: v for k, v in how.items() if k != "log"}
 
 
 def update_to(number: int) -> None:

@@ -9,7 +9,7 @@ from freethreading._core import Channel, WorkerRecord, drop_handle
 from freethreading._engine import CALL, Outcome, call_item
 from freethreading._exceptions import ShutDown
 from freethreading._frames import ERROR, READY, START_FAILED, UNSENT, VALUE, unpack
-from freethreading._worker import current_record
+from freethreading._worker_process import current_record
 
 
 def serve(

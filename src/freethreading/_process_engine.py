@@ -34,7 +34,7 @@ from freethreading._exceptions import WorkerLostError
 from freethreading._flight import Flight, PreparedFunction, describe_item, encode
 from freethreading._frames import ERROR, NUDGE, READY, START_FAILED, UNSENT, VALUE
 from freethreading._pool_worker import serve
-from freethreading._worker import PoolProcess
+from freethreading._process_worker import PoolProcess
 
 # Workers that die in a row before they are ready: then something is wrong with all of them.
 MAX_FAILED_STARTS = 3
@@ -44,9 +44,6 @@ POLL_SECONDS = 0.2
 TERMINATE_SECONDS = 1.0
 # Results that are handed out before the drainer looks at its workers again.
 BURST = 256
-
-_EXITED = 3
-_FAILED = 4
 
 _hooked_pid = 0
 
@@ -63,7 +60,7 @@ class _Member:
 
     @property
     def gone(self) -> bool:
-        return self.process.record.state in (_EXITED, _FAILED)
+        return self.process.record.ended()
 
 
 class ProcessEngine(Engine):

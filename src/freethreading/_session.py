@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
+from typing import Any
 
 from freethreading import _core
 
@@ -28,4 +30,12 @@ def session_opened() -> None:
             after_in_parent=_core.after_fork_in_parent,
             after_in_child=_core.after_fork_in_child,
         )
-        atexit.register(_core.leave_sessions)
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    # Whatever was registered first: the workers end before the memory that they share with this process is left.
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util._exit_function()
+    _core.leave_sessions()

@@ -16,7 +16,7 @@ bool has_started(std::uint32_t state) noexcept { return state > static_cast<std:
 WaitOutcome wait_for(Place& place, WorkerRecord& record, WaitContext& context,
                      bool (*reached)(std::uint32_t)) noexcept {
   for (;;) {
-    // sync: WORKER_STATE (acquire): pid and wait_status; pairs with set_worker_state
+    // sync: WORKER_STATE (acquire): pid and wait_status; pairs with advance_worker_state
     const std::uint32_t state = record.state.load(std::memory_order_acquire);
     if (reached(state)) {
       return WaitOutcome::kReady;
@@ -24,6 +24,10 @@ WaitOutcome wait_for(Place& place, WorkerRecord& record, WaitContext& context,
     const Nanoseconds remaining = context.deadline.remaining();
     if (remaining == 0) {
       return WaitOutcome::kTimedOut;
+    }
+    look_after_supervisor(place, record);
+    if (record.state.load() != state) {
+      continue;
     }
     context.parked = true;
     const Nanoseconds slice = std::min(remaining, context.interruptible ? kInterruptibleSlice : kParkSlice);
@@ -45,18 +49,42 @@ WaitOutcome wait_for_start(Place& place, WorkerRecord& record, WaitContext& cont
   return wait_for(place, record, context, has_started);
 }
 
-void set_worker_state(Place& place, WorkerRecord& record, WorkerState state) noexcept {
-  // sync: WORKER_STATE (release): pid and wait_status; pairs with wait_for
-  record.state.store(static_cast<std::uint32_t>(state), std::memory_order_release);
+bool advance_worker_state(Place& place, WorkerRecord& record, WorkerState state) noexcept {
+  const auto next = static_cast<std::uint32_t>(state);
+  std::uint32_t now = record.state.load();
+  do {
+    if (now >= next || has_ended(now)) {
+      return false;
+    }
+    // sync: WORKER_STATE (seq_cst, so release): pid and wait_status; pairs with wait_for
+  } while (!record.state.compare_exchange_weak(now, next));
   FT_CRASH_POINT("worker_record.state_stored");
   constexpr int kEverybody = 1 << 30;
   static_cast<void>(os::futex_wake(record.state, kEverybody, place.shared()));
-  if (state != WorkerState::kExited && state != WorkerState::kFailed) {
-    return;
-  }
   const Offset queue = record.queue.load();
-  if (queue != kNoOffset) {
+  if (has_ended(next) && queue != kNoOffset) {
     place.at<MessageQueue>(queue)->wake_consumers(place);
+  }
+  return true;
+}
+
+bool claim_worker(WorkerRecord& record, std::int32_t pid) noexcept {
+  std::int32_t owner = 0;
+  return record.pid.compare_exchange_strong(owner, pid) || owner == pid;
+}
+
+bool begin_worker(Place& place, WorkerRecord& record, std::int32_t pid) noexcept {
+  if (!claim_worker(record, pid)) {
+    return false;
+  }
+  FT_CRASH_POINT("worker_record.claimed");
+  return advance_worker_state(place, record, WorkerState::kRunning);
+}
+
+void look_after_supervisor(Place& place, WorkerRecord& record) noexcept {
+  const OwnerId supervisor = record.supervisor.load();
+  if (supervisor != kNobody && place.liveness(supervisor) != Liveness::kAlive) {
+    mark_worker_lost(place, record);
   }
 }
 
@@ -64,7 +92,7 @@ void mark_worker_lost(Place& place, WorkerRecord& record) noexcept {
   constexpr std::int32_t kKilled = 9;  // as waitpid tells of SIGKILL
   if (!has_ended(record.state.load())) {
     record.wait_status.store(kKilled);
-    set_worker_state(place, record, WorkerState::kExited);
+    static_cast<void>(advance_worker_state(place, record, WorkerState::kExited));
   }
 }
 

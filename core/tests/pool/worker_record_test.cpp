@@ -37,10 +37,10 @@ TEST_F(WorkerRecordTest, AnInterruptibleWaitComesBackInBetween) {
 }
 
 TEST_F(WorkerRecordTest, ARunningWorkerHasStartedAndNotEnded) {
-  set_worker_state(place(), *record_, WorkerState::kStarting);
+  static_cast<void>(advance_worker_state(place(), *record_, WorkerState::kStarting));
   WaitContext now(Deadline::immediate());
   EXPECT_EQ(wait_for_start(place(), *record_, now), WaitOutcome::kTimedOut);
-  set_worker_state(place(), *record_, WorkerState::kRunning);
+  static_cast<void>(advance_worker_state(place(), *record_, WorkerState::kRunning));
   EXPECT_EQ(wait_for_start(place(), *record_, now), WaitOutcome::kReady);
   EXPECT_EQ(wait_for_exit(place(), *record_, now), WaitOutcome::kTimedOut);
 }
@@ -48,7 +48,7 @@ TEST_F(WorkerRecordTest, ARunningWorkerHasStartedAndNotEnded) {
 TEST_F(WorkerRecordTest, AnotherProcessEndsTheWait) {
   const pid_t pid = in_child([&] {
     record_->wait_status = 9;
-    set_worker_state(place(), *record_, WorkerState::kExited);
+    static_cast<void>(advance_worker_state(place(), *record_, WorkerState::kExited));
   });
   WaitContext context(Deadline::after(20 * kSecond));
   EXPECT_EQ(wait_for_exit(place(), *record_, context), WaitOutcome::kReady);
@@ -61,7 +61,7 @@ TEST_F(WorkerRecordTest, AnExitWakesTheConsumersOfItsQueue) {
   MessageQueue& queue = subject.make(0, false);
   record_->queue = place().offset_of(&queue);
   const std::uint32_t epoch = queue.wake_epoch();
-  const pid_t pid = in_child([&] { set_worker_state(place(), *record_, WorkerState::kExited); });
+  const pid_t pid = in_child([&] { static_cast<void>(advance_worker_state(place(), *record_, WorkerState::kExited)); });
   WaitContext context(Deadline::after(20 * kSecond));
   EXPECT_EQ(queue.wait_not_empty(place(), context, epoch), QueueOutcome::kDone);
   EXPECT_EQ(static_cast<WorkerState>(record_->state.load()), WorkerState::kExited);

@@ -1,61 +1,67 @@
-// Supervisor: the client's side of the small program that starts, watches and ends worker processes.
+// Supervisor: the program's side of the small program that starts, watches and ends its worker processes.
 //
-// The program has one supervisor process (core/src/supervisor/), started at the first worker. It is a child subreaper
-// without Python: it starts the zygote, passes starts on to it, holds a pidfd of every worker, reaps them, writes their
-// WorkerRecords, sweeps what they held, and ends everything when the program ends or when it is told to.
+// The supervisor process (core/src/supervisor/) is started at the first worker: a subreaper without Python and without user
+// code. It starts the zygote, which forks workers; it is the parent of every worker, reaps them, writes how they ended into
+// their WorkerRecords, and sweeps what they held. When the program ends, it ends everything. Where it dies itself, the
+// kernel kills zygote and workers (os/death_pipe.hpp), and whoever waits for a WorkerRecord finds out.
 //
-// Thread-safe.
+// Nothing comes back over the wire but Ready: the program learns what it must know from the WorkerRecords.
+//
+// Not thread-safe: the caller sees to it that one thread at a time uses it. In a forked child only abandon() may be called.
 #pragma once
 
-#include <cstdint>
+#include <array>
+#include <cstddef>
 #include <string>
 #include <vector>
 
-#include "freethreading/memory/object.hpp"
-#include "freethreading/wait.hpp"
+#include "freethreading/memory/session.hpp"
+#include "freethreading/pool/worker_record.hpp"
 
 namespace freethreading {
 
+// Names a WorkerRecord to the worker that is to be it; handed on unread.
+using WorkerToken = std::array<std::byte, 40>;
+
 struct SupervisorConfig {
   std::string program;                   // path of the ft-supervisor executable
-  std::vector<std::string> zygote_argv;  // interpreter, its flags, "-c" / "-m" ...; the supervisor appends " <fd> <memfd>"
-};
-
-struct StartedWorker {
-  WaitOutcome outcome;  // kReady; kTimedOut; kInterrupted (call again with the same ticket); kBroken: see error
-  int pid = 0;
-  int pidfd = -1;       // owned by the caller, close-on-exec
-  std::string error;    // why it could not be started
+  std::vector<std::string> zygote_argv;  // interpreter, its flags, "-c" ...
+  // An open file that every zygote finds as descriptor 5; stays the caller's.
+  int preparation = -1;
 };
 
 class Supervisor {
  public:
-  explicit Supervisor(SupervisorConfig config) : config_(std::move(config)) {}
+  Supervisor() = default;
   Supervisor(const Supervisor&) = delete;
   Supervisor& operator=(const Supervisor&) = delete;
-  ~Supervisor() = default;
+  ~Supervisor() { abandon(); }
 
-  // Asks for a worker; `record` names its WorkerRecord in the session behind `session_descriptor`; `descriptors` arrive in
-  // the worker as it finds them with worker_descriptors(). Starts the supervisor, or a new one where it is gone.
-  // 0: failed, why in `error`.
-  std::uint64_t request_start(const Handle& record, int session_descriptor, const std::vector<int>& descriptors,
-                              std::string& error);
-  // Waits for the answer to a request.
-  StartedWorker await_start(std::uint64_t ticket, WaitContext& context);
-  // Sends `signal` to a worker by its record (never to a reused pid).
-  bool signal_worker(const Handle& record, int signal);
-  // Process ids of the supervisor and the zygote, 0 where there is none.
-  [[nodiscard]] int pid() const noexcept;
-  [[nodiscard]] int zygote_pid() const noexcept;
-  // Ends supervisor, zygote and all workers, and waits for the supervisor's end.
-  void stop(Deadline deadline);
-  // In a forked child: forgets the parent's supervisor without touching it.
-  void forget_after_fork() noexcept;
+  // Starts the program, and waits until it is ready. Empty: done; else why not.
+  [[nodiscard]] std::string start(Session& session, const SupervisorConfig& config);
+  // Asks for a worker: `record` is the body behind `handle`; `descriptors` (253 at most) arrive in the worker. The record is
+  // kStarting from then on. False: the supervisor is gone, or there was none, and the record is as it was.
+  [[nodiscard]] bool request(WorkerRecord& record, const Handle& handle, const WorkerToken& token,
+                             const std::vector<int>& descriptors);
+  // The supervisor's process id; 0: there is none.
+  [[nodiscard]] int pid() const noexcept { return pid_; }
+  // Ends supervisor, zygote and all workers; waits for the supervisor's end until the deadline.
+  void stop(Deadline deadline) noexcept;
+  // Forgets it without touching it.
+  void abandon() noexcept;
 
  private:
-  struct State;
-  SupervisorConfig config_;
-  State* state_ = nullptr;
+  int control_ = -1;
+  int watch_ = -1;  // readable when the supervisor has ended
+  int pid_ = 0;
+  OwnerId owner_ = kNobody;
 };
+
+// --- for the zygote and the worker ----------------------------------------------------------------------------------------
+
+// Forks a child that becomes the supervisor's: 0 in the child; its process id, or -1 with errno, in the caller.
+[[nodiscard]] int fork_worker() noexcept;
+// Has the kernel kill the calling process when the last holder of the pipe's other end is gone. False: it is gone.
+[[nodiscard]] bool die_with_supervisor(int death_pipe) noexcept;
 
 }  // namespace freethreading

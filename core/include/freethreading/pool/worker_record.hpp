@@ -3,9 +3,12 @@
 //   state      written by         when
 //   kNew       program            made
 //   kStarting  program            its start was asked of the supervisor
-//   kRunning   supervisor         it was forked; pid is set
-//   kExited    supervisor         it was reaped; wait_status is set; never left
-//   kFailed    supervisor         it could not be started
+//   kRunning   worker             it runs; pid is set
+//   kExited    supervisor         it has ended; wait_status is set; never left
+//   kFailed    supervisor         it could not be started; never left
+//
+// `pid` is set once, by compare-and-swap from 0: the process whose id it is owns the record. A start that is tried again
+// after a zygote's death may make a second process; it finds the record taken and leaves.
 #pragma once
 
 #include <atomic>
@@ -19,7 +22,8 @@ enum class WorkerState : std::uint32_t { kNew = 0, kStarting, kRunning, kExited,
 
 struct WorkerRecord {
   std::atomic<std::uint32_t> state;        // WorkerState; futex: program threads park on it in join
-  std::atomic<std::int32_t> pid;           // 0 until kRunning
+  std::atomic<std::int32_t> pid;           // 0: nobody's yet
+  std::atomic<OwnerId> supervisor;         // the process that answers for state; kNobody: none was asked yet
   std::atomic<std::int32_t> wait_status;   // as waitpid gives it, from kExited on
   std::atomic<Offset> payload;             // block with what it has to do, see src/freethreading/_launch.py; owned by the record
   std::atomic<std::uint64_t> payload_size;
@@ -33,8 +37,15 @@ struct WorkerRecord {
 WaitOutcome wait_for_exit(Place& place, WorkerRecord& record, WaitContext& context) noexcept;
 // Waits for anything past kStarting.
 WaitOutcome wait_for_start(Place& place, WorkerRecord& record, WaitContext& context) noexcept;
-// Sets the state, wakes whoever waits for it, and the consumers of its queue at kExited and kFailed.
-void set_worker_state(Place& place, WorkerRecord& record, WorkerState state) noexcept;
+// Sets the state unless it is past it, wakes whoever waits for it, and the consumers of its queue at kExited and kFailed.
+// False: it was past it.
+bool advance_worker_state(Place& place, WorkerRecord& record, WorkerState state) noexcept;
+// The worker's first act: makes the record that of process `pid` and kRunning. False: another process's, or it failed.
+[[nodiscard]] bool begin_worker(Place& place, WorkerRecord& record, std::int32_t pid) noexcept;
+// Takes the record for process `pid`; true also where it has it already.
+[[nodiscard]] bool claim_worker(WorkerRecord& record, std::int32_t pid) noexcept;
+// Calls mark_worker_lost() if the process that answers for the record is dead.
+void look_after_supervisor(Place& place, WorkerRecord& record) noexcept;
 // The supervisor went, and the worker with it: kExited by SIGKILL, unless its end is known already. Whichever comes first,
 // this or the supervisor's own word, stays.
 void mark_worker_lost(Place& place, WorkerRecord& record) noexcept;

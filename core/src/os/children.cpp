@@ -1,0 +1,186 @@
+#include "os/children.hpp"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <memory>
+
+#include "os/signals.hpp"
+
+namespace freethreading::os {
+
+namespace {
+
+// Above what is dup2'ed to, so that no target is a source that comes later.
+constexpr int kAboveTargets = 64;
+
+class SpawnSettings {
+ public:
+  SpawnSettings() noexcept {
+    posix_spawn_file_actions_init(&actions_);
+    posix_spawnattr_init(&attributes_);
+  }
+  ~SpawnSettings() {
+    posix_spawn_file_actions_destroy(&actions_);
+    posix_spawnattr_destroy(&attributes_);
+    for (const int descriptor : duplicates_) {
+      close(descriptor);
+    }
+  }
+  SpawnSettings(const SpawnSettings&) = delete;
+  SpawnSettings& operator=(const SpawnSettings&) = delete;
+
+  bool place(int descriptor, int target) {
+    const int duplicate = fcntl(descriptor, F_DUPFD_CLOEXEC, kAboveTargets);
+    if (duplicate < 0) {
+      return false;
+    }
+    duplicates_.push_back(duplicate);
+    errno = posix_spawn_file_actions_adddup2(&actions_, duplicate, target);
+    return errno == 0;
+  }
+  void block(const SignalMask& mask) noexcept {
+    posix_spawnattr_setsigmask(&attributes_, &mask.set);
+    posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSIGMASK);
+  }
+  int run(const std::vector<std::string>& argv) {
+    std::vector<char*> words;
+    for (const std::string& word : argv) {
+      words.push_back(const_cast<char*>(word.c_str()));  // NOLINT(*-const-cast): exec reads only
+    }
+    words.push_back(nullptr);
+    pid_t pid = 0;
+    errno = posix_spawn(&pid, words[0], &actions_, &attributes_, words.data(), environ);
+    return errno == 0 ? pid : 0;
+  }
+
+ private:
+  posix_spawn_file_actions_t actions_{};
+  posix_spawnattr_t attributes_{};
+  std::vector<int> duplicates_;
+};
+
+}  // namespace
+
+int spawn(const std::vector<std::string>& argv, const std::vector<int>& descriptors, const SignalMask* mask) noexcept {
+  SpawnSettings settings;
+  int target = 3;
+  for (const int descriptor : descriptors) {
+    if (!settings.place(descriptor, target++)) {
+      return 0;
+    }
+  }
+  if (mask != nullptr) {
+    settings.block(*mask);
+  }
+  return settings.run(argv);
+}
+
+Ended next_ended_child() noexcept {
+  siginfo_t info{};
+  // WNOWAIT: the process stays a zombie, and its id its own, until what depends on it has been written down.
+  if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0) {
+    return {};
+  }
+  const std::int32_t status = info.si_code == CLD_EXITED ? (info.si_status & 0xFF) << 8 : info.si_status & 0x7F;
+  return {.pid = info.si_pid, .status = status};
+}
+
+void reap(int pid) noexcept { static_cast<void>(waitpid(pid, nullptr, WNOHANG)); }
+
+bool wait_for_child(int pid) noexcept {
+  pid_t result = 0;
+  do {
+    result = waitpid(pid, nullptr, 0);
+  } while (result < 0 && errno == EINTR);
+  return result == pid;
+}
+
+void kill_process(int pid, int signal) noexcept { static_cast<void>(kill(pid, signal)); }
+
+bool move_to_orphan() noexcept {
+  const pid_t child = fork();
+  if (child > 0) {
+    _exit(0);
+  }
+  return child == 0;
+}
+
+int fork_orphan() noexcept {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) {
+    return -1;
+  }
+  const pid_t between = fork();
+  if (between == 0) {
+    const pid_t child = fork();
+    if (child == 0) {
+      close(ends[0]);
+      close(ends[1]);
+      return 0;
+    }
+    const int answer = child > 0 ? child : -errno;
+    static_cast<void>(!write(ends[1], &answer, sizeof answer));
+    _exit(0);
+  }
+  const int error = errno;
+  close(ends[1]);
+  int answer = between < 0 ? -error : -ECHILD;  // ECHILD: the one between was killed, and its child with it or not
+  if (between > 0) {
+    ssize_t got = 0;
+    do {
+      got = read(ends[0], &answer, sizeof answer);
+    } while (got < 0 && errno == EINTR);
+    static_cast<void>(wait_for_child(between));
+  }
+  close(ends[0]);
+  if (answer < 0) {
+    errno = -answer;
+    return -1;
+  }
+  return answer;
+}
+
+void become_subreaper() noexcept { static_cast<void>(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)); }
+
+void close_from(int first) noexcept {
+#ifdef SYS_close_range
+  if (syscall(SYS_close_range, first, ~0U, 0) == 0) {
+    return;
+  }
+#endif
+  const std::unique_ptr<DIR, int (*)(DIR*)> folder(opendir("/proc/self/fd"), closedir);
+  if (folder == nullptr) {
+    return;
+  }
+  std::vector<int> found;
+  while (const dirent* entry = readdir(folder.get())) {
+    const int descriptor = std::atoi(entry->d_name);
+    if (descriptor >= first && descriptor != dirfd(folder.get())) {
+      found.push_back(descriptor);
+    }
+  }
+  for (const int descriptor : found) {
+    close(descriptor);
+  }
+}
+
+void close_standard_input() noexcept {
+  const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  if (null >= 0) {
+    dup2(null, STDIN_FILENO);
+    if (null != STDIN_FILENO) {
+      close(null);
+    }
+  }
+}
+
+}  // namespace freethreading::os

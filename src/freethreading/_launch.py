@@ -1,0 +1,210 @@
+"""How a process worker is started: what travels to it, and the handle on it here.
+
+A worker's payload lies in its WorkerRecord: a frame of plain data that makes the process what it must be before
+anything of the user's is unpickled (`Preparation`), then a frame with the call. Descriptors travel beside it, in the
+order of the preparation's `descriptors`. _worker_process.py is the other side; docs/design/workers.md has the whole way.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+from multiprocessing import context as _context, util as _util
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from freethreading import _main_module, _serialize, _supervisor
+from freethreading._core import WorkerRecord, drop_handle
+from freethreading._frames import pack
+
+if TYPE_CHECKING:
+    from freethreading._core import Channel
+    from freethreading._process_worker import _FacadeProcess
+    from freethreading._worker import Worker
+
+# What a supervisor's packet can carry, less the worker's own.
+MAX_DESCRIPTORS = 240
+
+
+class Preparation(TypedDict):
+    """What a worker must be before it unpickles its call."""
+
+    main: _main_module.Plan
+    process: dict[str, Any]  # _FacadeProcess.description()
+    environ: dict[bytes, bytes]
+    folder: str | None  # None: it is gone; the worker stays where it is
+    path: list[str]
+    argv: list[str]
+    start_method: str | None
+    log_level: int | None  # of multiprocessing's logger, where that goes to standard error
+    descriptors: list[str]  # names of those that come first: "stdout", "stderr", "tracker"
+
+
+class InheritedDescriptor:
+    """multiprocessing's DupFd for our launcher: names a descriptor that travels with the process."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def detach(self) -> int:
+        """The descriptor, in the worker; it is the caller's."""
+        return inherited[self.index]
+
+
+inherited: list[int] = []  # in a worker: the descriptors of its arguments
+
+
+class Popen:
+    """The launcher's handle on one process: what multiprocessing calls a Popen."""
+
+    method = "freethreading"
+    DupFd = InheritedDescriptor
+
+    def __init__(
+        self,
+        body: _FacadeProcess,
+        facade: Worker | None,
+        call: tuple[Any, Any, Any],
+        queue: Channel | None = None,
+    ) -> None:
+        _util._flush_std_streams()
+        self.returncode: int | None = None
+        self._descriptors: list[int] = []
+        self._sentinel = -1
+        self.finalizer: Any = None
+        packed = self._pickle(facade, call)
+        try:
+            first, names = _descriptors_of_all()
+            preparation = pickle.dumps(_preparation(body, names), pickle.HIGHEST_PROTOCOL)
+            self.record = WorkerRecord()
+            if queue is not None:
+                self.record.set_queue(queue)
+            self.record.set_payload(pack([preparation, packed.data]), packed.handles)
+        except BaseException:
+            for handle in packed.handles:
+                drop_handle(handle)
+            raise
+        _supervisor.request(self.record, [*first, *self._descriptors])
+
+    def _pickle(self, facade: Worker | None, call: tuple[Any, Any, Any]) -> _serialize.Payload:
+        _context.set_spawning_popen(self)  # type: ignore[attr-defined]
+        try:
+            return _serialize.dumps((facade, *call), ("self", "target", "args", "kwargs"))
+        finally:
+            _context.set_spawning_popen(None)  # type: ignore[attr-defined]
+
+    def duplicate_for_child(self, descriptor: int) -> int:
+        """What multiprocessing calls while it pickles: the descriptor's index in the worker."""
+        if len(self._descriptors) >= MAX_DESCRIPTORS:
+            raise ValueError(f"a worker's arguments may hold {MAX_DESCRIPTORS} descriptors at most")
+        self._descriptors.append(descriptor)
+        return len(self._descriptors) - 1
+
+    @property
+    def pid(self) -> int:
+        """The process id; waits until the worker is there."""
+        self.record.wait_start()
+        return self.record.pid
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that is readable when the process has ended; waits until the worker is there."""
+        if self._sentinel < 0:
+            self._sentinel = self._open_sentinel()
+            self.finalizer = _util.Finalize(self, os.close, (self._sentinel,))
+        return self._sentinel
+
+    def _open_sentinel(self) -> int:
+        pid = self.pid
+        if pid > 0 and not self.record.ended():
+            try:
+                descriptor = os.pidfd_open(pid)
+            except ProcessLookupError:
+                pass
+            else:
+                # The end is recorded before the process is reaped: without it, the number is still the worker's.
+                if not self.record.ended():
+                    return descriptor
+                os.close(descriptor)
+        ready, other = os.pipe()
+        os.close(other)
+        return ready
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        if self.returncode is None and (flag != os.WNOHANG or self.record.ended()):
+            self.record.wait_exit()
+            self.returncode = self.record.exitcode
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        if self.returncode is None and self.record.wait_exit(timeout):
+            self.returncode = self.record.exitcode
+        return self.returncode
+
+    def _send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            try:
+                signal.pidfd_send_signal(self.sentinel, number)
+            except (ProcessLookupError, OSError):
+                if self.wait(timeout=1.0) is None:
+                    raise
+
+    def interrupt(self) -> None:
+        self._send_signal(signal.SIGINT)
+
+    def terminate(self) -> None:
+        self._send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._send_signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        if self.finalizer is not None:
+            self.finalizer()
+            self._sentinel = -1
+
+
+def _preparation(body: _FacadeProcess, names: list[str]) -> Preparation:
+    try:
+        folder: str | None = os.getcwd()
+    except FileNotFoundError:
+        folder = None
+    logging = _util._log_to_stderr and _util._logger is not None  # type: ignore[attr-defined]
+    return Preparation(
+        main=_main_module.plan(),
+        process=body.description(),
+        environ=dict(os.environb),
+        folder=folder,
+        path=list(sys.path),
+        argv=list(sys.argv),
+        start_method=_context._default_context.get_start_method(allow_none=True),  # type: ignore[attr-defined]
+        log_level=_util._logger.getEffectiveLevel() if logging else None,  # type: ignore[attr-defined]
+        descriptors=names,
+    )
+
+
+def _descriptors_of_all() -> tuple[list[int], list[str]]:
+    # What a worker gets whatever its arguments are: the standard streams as they are now, and the resource tracker of
+    # this process, so that a shared memory that a worker makes lives on.
+    found, names = [], []
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        if _is_open(descriptor):
+            found.append(descriptor)
+            names.append(name)
+    tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
+    descriptor = tracker._resource_tracker._fd if tracker is not None else None
+    if descriptor is not None and _is_open(descriptor):
+        found.append(descriptor)
+        names.append("tracker")
+    return found, names
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+

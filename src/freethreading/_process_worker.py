@@ -1,0 +1,182 @@
+"""The bodies of workers that are processes: multiprocessing processes with a launcher of ours."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from multiprocessing import process as _process
+from typing import TYPE_CHECKING, Any
+
+from freethreading._exceptions import OwnershipError
+from freethreading._launch import Popen
+from freethreading._worker import Worker, facade_of
+
+if TYPE_CHECKING:
+    from freethreading._core import Channel, WorkerRecord
+
+_pool_numbers = itertools.count(1)
+
+
+class _FacadeProcess(_process.BaseProcess):
+    """A process that runs its facade. multiprocessing knows it as one of its own."""
+
+    _start_method = None
+    _popen: Popen | None  # type: ignore[assignment]
+
+    def __init__(self, name: str | None, daemon: bool | None) -> None:
+        super().__init__(name=name, daemon=daemon)
+        self.facade: Worker
+        self.is_launching = False
+
+    @staticmethod
+    def _Popen(body: _process.BaseProcess) -> Popen:
+        raise AssertionError(f"{body!r} is started by start() only")
+
+    @property
+    def native_id(self) -> int | None:
+        return self.pid
+
+    def run(self) -> None:
+        self.facade.run()
+
+    def start(self) -> None:
+        self._check_closed()
+        if self._popen is not None:
+            raise OwnershipError("a worker can be started once only")
+        if self._parent_pid != os.getpid():
+            raise OwnershipError("a worker can be started by the process only that made it")
+        if getattr(_process.current_process(), "_inheriting", False):
+            raise RuntimeError(
+                'this process is being made: it imports the main module, whose top level starts a worker. Put what '
+                'starts workers under `if __name__ == "__main__":`'
+            )
+        _process._cleanup()  # type: ignore[attr-defined]
+        self._launch()
+        _process._children.add(self)  # type: ignore[attr-defined]
+
+    def _launch(self) -> None:
+        raise NotImplementedError
+
+    def _check_started_here(self, what: str) -> Popen:
+        self._check_closed()
+        popen = self._popen
+        if popen is None or self._parent_pid != os.getpid():
+            raise OwnershipError(f"only a worker that was started here can be {what}")
+        return popen
+
+    def join(self, timeout: float | None = None) -> None:
+        if self is _process.current_process():
+            raise OwnershipError("a worker cannot join itself: it would wait for ever")
+        if self._check_started_here("joined").wait(timeout) is not None:
+            _process._children.discard(self)  # type: ignore[attr-defined]
+
+    def terminate(self) -> None:
+        self._check_started_here("ended").terminate()
+
+    def kill(self) -> None:
+        self._check_started_here("ended").kill()
+
+    @property
+    def sentinel(self) -> int:
+        self._check_closed()
+        if self._popen is None:
+            raise ValueError("the worker has no sentinel before it is started")
+        return self._popen.sentinel
+
+    @property
+    def daemon(self) -> bool:
+        return super().daemon
+
+    @daemon.setter
+    def daemon(self, value: bool) -> None:
+        if self._popen is not None:
+            raise OwnershipError("a worker's daemon attribute can be set before it is started only")
+        self._config["daemon"] = value  # type: ignore[attr-defined]
+
+    def _check_closed(self) -> None:
+        if self._closed:  # type: ignore[attr-defined]
+            raise ValueError("the worker is closed")
+
+    def description(self) -> dict[str, Any]:
+        """What rebuild() makes it of in the worker; plain data."""
+        mine: Any = self
+        return {
+            "_identity": mine._identity,
+            "_config": {**mine._config, "authkey": bytes(mine._config["authkey"])},
+            "_parent_pid": os.getpid(),
+            "_parent_name": _process.current_process().name,
+            "_name": self.name,
+        }
+
+
+class WorkerProcess(_FacadeProcess):
+    """The body of a Worker that is a process."""
+
+    def __init__(self, facade: Worker, name: str | None, daemon: bool | None) -> None:
+        super().__init__(name, daemon)
+        self.facade = facade
+        if name is None:
+            identity: Sequence[int] = self._identity  # type: ignore[attr-defined]
+            self.name = "Worker-" + ":".join(map(str, identity))
+
+    def _launch(self) -> None:
+        facade = self.facade
+        self.is_launching = True
+        try:
+            self._popen = Popen(self, facade, (facade._target, facade._args, facade._kwargs))
+        finally:
+            self.is_launching = False
+        # As Thread and Process do: the arguments may refer to the worker.
+        facade._target, facade._args, facade._kwargs = None, (), {}
+
+
+class PoolProcess(_FacadeProcess):
+    """A pool's worker that is a process. Its end wakes the receivers of `on_queue`."""
+
+    def __init__(
+        self,
+        target: Callable[..., object],
+        name: str | None,
+        args: tuple[Any, ...],
+        on_queue: Channel,
+    ) -> None:
+        # Daemonic to multiprocessing here, which must not wait for it; not in the worker, which may have children.
+        super().__init__(name if name is not None else f"PoolWorker-{next(_pool_numbers)}", True)
+        self.facade = facade_of(self)
+        self._call = (target, args)
+        self._queue: Channel | None = on_queue
+
+    @property
+    def record(self) -> WorkerRecord:
+        assert self._popen is not None
+        return self._popen.record
+
+    def _launch(self) -> None:
+        target, args = self._call
+        self._popen = Popen(self, None, (target, args, {}), self._queue)
+        self._queue = None
+
+    def description(self) -> dict[str, Any]:
+        found = super().description()
+        found["_config"]["daemon"] = False
+        return found
+
+
+def rebuild(description: dict[str, Any], facade: Worker | None) -> _FacadeProcess:
+    """The body in the worker; the facade is the one that was sent, or a new one of a pool worker."""
+    body = WorkerProcess.__new__(WorkerProcess)
+    state = dict(description)
+    state["_config"]["authkey"] = _process.AuthenticationString(state["_config"]["authkey"])  # type: ignore[attr-defined]
+    state |= {"_popen": None, "_closed": False, "is_launching": False, "_target": None, "_args": (), "_kwargs": {}}
+    body.__dict__.update(state)
+    body.facade = facade if facade is not None else facade_of(body)
+    body.facade._body = body
+    return body
+
+
+def active_facades() -> list[Worker]:
+    """The facades of this process's children that are ours and have not ended."""
+    children = [child for child in _process.active_children() if isinstance(child, _FacadeProcess)]
+    children.sort(key=lambda child: child._identity)  # type: ignore[attr-defined]
+    return [child.facade for child in children]

@@ -1,0 +1,84 @@
+"""This process's supervisor: started with its first worker, again where it is gone, ended with the process."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import threading
+from multiprocessing import spawn as _spawn, util as _util
+from pathlib import Path
+
+from freethreading import _core, _main_module
+
+PROGRAM = str(Path(_core.__file__).with_name("ft-supervisor"))
+# The zygote's first words: what it imports must be found where this process finds it.
+ZYGOTE = """\
+import os, pickle, sys
+preparation = pickle.loads(os.pread(5, os.fstat(5).st_size, 0))
+sys.path[:] = preparation["path"]
+from freethreading._zygote import main
+main(preparation)
+"""
+# How long the end of the process waits for the supervisor's, which kills the workers that there still are.
+STOP_SECONDS = 2.0
+# Behind the finalizers of others, and after multiprocessing has joined the children.
+_EXIT_PRIORITY = -100
+
+_lock = threading.Lock()
+_supervisor: _core.Supervisor | None = None  # guarded by _lock
+
+
+def request(record: _core.WorkerRecord, descriptors: list[int]) -> None:
+    """Has the worker of the record started. Does not wait for it."""
+    global _supervisor
+    with _lock:
+        if _supervisor is None:
+            _supervisor = _core.Supervisor()
+        if not _supervisor.request(record, descriptors):
+            _start(_supervisor)
+            if not _supervisor.request(record, descriptors):
+                raise OSError("worker processes cannot be started: the supervisor process ended at once")
+
+
+def pid() -> int:
+    """The supervisor's process id; 0: there is none."""
+    return _supervisor.pid if _supervisor is not None else 0
+
+
+def stop() -> None:
+    """Ends the supervisor, and with it every worker process that there still is."""
+    with _lock:
+        if _supervisor is not None:
+            _supervisor.stop(STOP_SECONDS)
+
+
+def _start(supervisor: _core.Supervisor) -> None:
+    # Under the lock.
+    preparation = {
+        "path": [entry or os.getcwd() for entry in sys.path],
+        "main": {key: value for key, value in _main_module.plan().items() if key != "log"},
+    }
+    file = os.memfd_create("freethreading-preparation", os.MFD_CLOEXEC)
+    try:
+        data = memoryview(pickle.dumps(preparation, pickle.HIGHEST_PROTOCOL))
+        while data:
+            data = data[os.write(file, data) :]
+        executable = os.fsdecode(_spawn.get_executable())
+        flags = _util._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        supervisor.start(PROGRAM, [executable, *flags, "-c", ZYGOTE], file)
+    finally:
+        os.close(file)
+    _util.Finalize(None, stop, exitpriority=_EXIT_PRIORITY)
+
+
+def _after_fork_in_child() -> None:
+    # The parent's stays the parent's. A thread of the parent may have held the lock.
+    global _lock, _supervisor
+    _lock = threading.Lock()
+    if _supervisor is not None:
+        _supervisor.abandon()
+        _supervisor = None
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

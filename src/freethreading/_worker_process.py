@@ -1,0 +1,141 @@
+"""A worker process from its fork to its end: becomes what the preparation says, unpickles its call, and runs it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from freethreading import _core, _main_module, _serialize
+from freethreading._core import WorkerRecord, drop_handle
+from freethreading._frames import unpack
+
+if TYPE_CHECKING:
+    from freethreading._launch import Preparation
+
+# As in core/src/pool/supervisor_protocol.hpp: what a worker still has of its zygote's.
+_ORDERS, _REGION, _PREPARATION, _DEATH_PIPE = 3, 4, 5, 6
+
+_record: WorkerRecord | None = None
+
+
+def current_record() -> WorkerRecord:
+    """This worker's record."""
+    assert _record is not None, "this process is no worker"
+    return _record
+
+
+def work(token: bytes, descriptors: list[int], imported: _main_module.Plan | None) -> NoReturn:
+    """The whole life of a worker, in the child that the zygote forked. `imported`: the main module that is there."""
+    code = 1
+    try:
+        if _core.die_with_supervisor(_DEATH_PIPE):
+            code = _live(token, descriptors, imported)
+    except BaseException:
+        _report()
+    finally:
+        _leave(code)
+
+
+def _live(token: bytes, descriptors: list[int], imported: _main_module.Plan | None) -> int:
+    global _record
+    for descriptor in (_ORDERS, _PREPARATION, _DEATH_PIPE):
+        os.close(descriptor)
+    _core.session_attach(_REGION)
+    record = WorkerRecord.open(token)
+    if not record.begin(os.getpid()):
+        return 0  # a start that was tried again: another process is this worker
+    _record = record
+    payload, handles = record.take_payload()
+    first, second = unpack(payload)
+    preparation: Preparation = pickle.loads(first)
+    _take_descriptors(preparation["descriptors"], descriptors)
+    from freethreading._process_worker import rebuild
+
+    _become(preparation)
+    _take_main(preparation["main"], imported)
+    facade, target, args, kwargs = _serialize.loads(second)
+    for handle in handles:
+        drop_handle(handle)
+    body = rebuild(preparation["process"], facade)
+    body.facade._target, body.facade._args, body.facade._kwargs = target, args, kwargs
+    del facade, target, args, kwargs, payload, first, second
+    bootstrap: Any = body._bootstrap  # type: ignore[attr-defined]
+    return int(bootstrap(os.pidfd_open(preparation["process"]["_parent_pid"])))
+
+
+def _take_descriptors(names: list[str], descriptors: list[int]) -> None:
+    from freethreading import _launch
+
+    for number, name in enumerate(names):
+        if name == "tracker":
+            from multiprocessing import resource_tracker
+
+            tracker: Any = resource_tracker._resource_tracker  # type: ignore[attr-defined]
+            tracker._fd = descriptors[number]
+        else:
+            os.dup2(descriptors[number], {"stdout": 1, "stderr": 2}[name])
+            os.close(descriptors[number])
+    _launch.inherited[:] = descriptors[len(names) :]
+
+
+def _become(preparation: Preparation) -> None:
+    environ = preparation["environ"]
+    for name in list(os.environb):
+        if name not in environ:
+            del os.environb[name]
+    for name, value in environ.items():
+        if os.environb.get(name) != value:
+            os.environb[name] = value
+    if preparation["folder"] is not None:
+        os.chdir(preparation["folder"])
+    sys.path[:] = preparation["path"]
+    sys.argv[:] = preparation["argv"]
+    from multiprocessing import context, process, util
+
+    description = preparation["process"]
+    current: Any = process.current_process()
+    current.authkey = description["_config"]["authkey"]
+    current.name = description["_name"]
+    if preparation["log_level"] is not None:
+        util.log_to_stderr(preparation["log_level"])
+    if preparation["start_method"] is not None:
+        context._default_context.set_start_method(preparation["start_method"], force=True)  # type: ignore[attr-defined]
+    numpy_random: Any = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()  # else all workers would draw what the zygote would have drawn
+
+
+def _take_main(plan: _main_module.Plan, imported: _main_module.Plan | None) -> None:
+    from multiprocessing import process
+
+    if imported is not None and {k: v for k, v in plan.items() if k != "log"} == imported:
+        _main_module.subscribe(plan)
+        return
+    current: Any = process.current_process()
+    current._inheriting = True  # starting a worker at the top level of the module is an error
+    try:
+        _main_module.install(plan)
+    finally:
+        del current._inheriting
+
+
+def _report() -> None:
+    import traceback
+    from multiprocessing import process
+
+    print(f"Process {process.current_process().name}:", file=sys.stderr)
+    traceback.print_exc()
+
+
+def _leave(code: int) -> NoReturn:
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except (OSError, ValueError):
+        pass  # nobody reads what it says any more
+    finally:
+        _core.leave_sessions()
+        os._exit(code & 0xFF)
