@@ -16,6 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # workers import the tests' modules by name, from here
 
+import freethreading
 from support import processes
 
 WATCHDOG_SECONDS = float(os.environ.get("FT_TEST_TIMEOUT", "120"))
@@ -52,13 +53,25 @@ def watchdog(request: pytest.FixtureRequest) -> Iterator[None]:
     faulthandler.cancel_dump_traceback_later()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def infrastructure() -> None:
+    """What a program opens once and keeps (session, supervisor, zygote) is there before anything is counted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FREETHREADING_BACKEND", "multiprocessing")
+        worker = freethreading.Worker()
+        worker.start()
+        worker.join()
+        worker.close()
+        assert worker not in freethreading.active_children()
+
+
 class Belongings:
     """What this process holds of the system: threads, child processes, descriptors, objects in the region."""
 
     def __init__(self) -> None:
         gc.collect()
         self.threads = {thread for thread in threading.enumerate() if thread.is_alive()}
-        self.processes = processes.descendants() - processes.infrastructure()
+        self.processes = processes.ours() - processes.infrastructure()
         self.descriptors = processes.descriptors() - processes.infrastructure_descriptors()
         self.objects = processes.region_objects()
 
@@ -74,7 +87,7 @@ class Belongings:
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays(request: pytest.FixtureRequest, watchdog: None) -> Iterator[None]:
+def nothing_stays(request: pytest.FixtureRequest, watchdog: None, infrastructure: None) -> Iterator[None]:
     """Fails a test that leaves a thread, a process, a descriptor or a shared object behind."""
     if request.node.get_closest_marker("leaks_allowed"):
         yield

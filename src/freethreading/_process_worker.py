@@ -53,6 +53,7 @@ class _FacadeProcess(_process.BaseProcess):
             )
         _process._cleanup()  # type: ignore[attr-defined]
         self._launch()
+        self._sentinel = None  # close() deletes it; ours is the launcher's
         _process._children.add(self)  # type: ignore[attr-defined]
 
     def _launch(self) -> None:

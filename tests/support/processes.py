@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 PROC = Path("/proc")
 
@@ -21,15 +23,44 @@ def _parents() -> dict[int, int]:
     return parents
 
 
-def descendants(root: int | None = None) -> set[int]:
-    """Process ids of all live descendants of `root` (this process when left out); zombies do not count."""
+def descendants(*roots: int) -> set[int]:
+    """Process ids of all live descendants of `roots`; zombies do not count."""
     parents = _parents()
     found: set[int] = set()
-    frontier = {os.getpid() if root is None else root}
+    frontier = set(roots)
     while frontier:
         frontier = {pid for pid, parent in parents.items() if parent in frontier} - found
         found |= frontier
     return found
+
+
+def ours() -> set[int]:
+    """The processes of this program: its descendants, its supervisor, and that one's descendants."""
+    supervisor = supervisor_pid()
+    found = descendants(os.getpid())
+    return found | {supervisor} | descendants(supervisor) if supervisor else found
+
+
+def supervisor_pid() -> int:
+    """0: there is none."""
+    module: Any = sys.modules.get("freethreading._supervisor")
+    pid: int = module.pid() if module is not None else 0
+    return pid if pid in _parents() else 0
+
+
+def zygotes() -> set[int]:
+    """The zygote, with the fork of it that has the main module: the supervisor's first child."""
+    supervisor = supervisor_pid()
+    children = [pid for pid, parent in _parents().items() if parent == supervisor]
+    first = min(children, key=_start_time, default=0)
+    return {first} | descendants(first) if first else set()
+
+
+def _start_time(pid: int) -> int:
+    try:
+        return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return 1 << 62  # it has just ended
 
 
 def command(pid: int) -> str:
@@ -41,16 +72,9 @@ def command(pid: int) -> str:
 
 def infrastructure() -> set[int]:
     """The supervisor and the zygote, and multiprocessing's own servers: they stay for the program's life."""
-    marks = ("ft-supervisor", "freethreading._zygote", "multiprocessing.forkserver", "multiprocessing.resource_tracker")
-    workers = set(worker_pids())
-    return {pid for pid in descendants() if pid not in workers and any(mark in command(pid) for mark in marks)}
-
-
-def worker_pids() -> list[int]:
-    """Worker processes that this program knows of."""
-    import freethreading
-
-    return [pid for worker in freethreading.active_children() if (pid := worker.pid) and pid != os.getpid()]
+    marks = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
+    servers = {pid for pid in descendants(os.getpid()) if any(mark in command(pid) for mark in marks)}
+    return servers | zygotes() | {supervisor_pid()}
 
 
 def descriptors() -> set[tuple[int, str]]:

@@ -2,38 +2,23 @@
 
 #include <algorithm>
 #include <new>
+#include <thread>
 
 #include "freethreading/crash_point.hpp"
+#include "memory/region_guard.hpp"
 #include "os/cpu.hpp"
 #include "os/memfd.hpp"
 
 namespace freethreading::memory {
 
-namespace {
-
-// Holds RegionHeader::growth. Its sections are short and every step of them is one store, so that nothing is left to mend
-// where its owner died.
-class GrowthGuard {
- public:
-  GrowthGuard(Place& place, Lock& lock) noexcept : place_(place), lock_(lock) {
-    WaitContext context(Deadline::never());
-    while (lock_.lock_until(place_, context) == WaitOutcome::kInterrupted) {
-    }
-  }
-  GrowthGuard(const GrowthGuard&) = delete;
-  GrowthGuard& operator=(const GrowthGuard&) = delete;
-  ~GrowthGuard() { static_cast<void>(lock_.unlock(place_)); }
-
- private:
-  Place& place_;
-  Lock& lock_;
-};
-
-}  // namespace
-
 void BlockAllocator::acquire(std::atomic_flag& flag) noexcept {
-  while (flag.test_and_set(std::memory_order_acquire)) {  // sync: HINTS (acquire): pairs with clear()
-    os::cpu_relax();
+  constexpr int kPatient = 64;
+  for (int turn = 0; flag.test_and_set(std::memory_order_acquire); ++turn) {  // sync: HINTS (acquire): pairs with clear()
+    if (turn < kPatient) {
+      os::cpu_relax();
+    } else {
+      std::this_thread::yield();  // its holder was preempted, or looks through many chunks
+    }
   }
 }
 
@@ -131,7 +116,7 @@ bool BlockAllocator::split_new_chunk(unsigned size_class, OwnerId owner) noexcep
 }
 
 Offset BlockAllocator::allocate_run(std::uint64_t length, OwnerId owner) noexcept {
-  const GrowthGuard guard(place_, header_->growth);
+  const RegionGuard guard(place_, header_->growth);
   FT_CRASH_POINT("blocks.run.guarded");
   const Offset run = take_free_run(length, owner);
   return run != kNoOffset ? run : append_run(length, owner);
@@ -171,15 +156,16 @@ Offset BlockAllocator::append_run(std::uint64_t length, OwnerId owner) noexcept 
   if (length > kMaxChunks - chunks || chunk_offset(chunks + length) > header_->reserved) {
     return kNoOffset;
   }
+  const int descriptor = file_.descriptor();
   const std::uint64_t table_bytes = (chunks + length) * sizeof(std::uint64_t);
   if (table_bytes > header_->secured_descriptors.load()) {
     const std::uint64_t pages = (table_bytes + 4095) / 4096 * 4096;
-    if (os::secure_pages(descriptor_, kDescriptors, pages) != 0) {
+    if (os::secure_pages(descriptor, kDescriptors, pages) != 0) {
       return kNoOffset;
     }
     header_->secured_descriptors.store(pages);
   }
-  if (os::secure_pages(descriptor_, chunk_offset(chunks), length * kChunkSize) != 0) {
+  if (os::secure_pages(descriptor, chunk_offset(chunks), length * kChunkSize) != 0) {
     return kNoOffset;
   }
   FT_CRASH_POINT("blocks.append.secured");

@@ -2,7 +2,7 @@
 //
 // Taking a small block is one compare-and-swap of its word, giving it back another: a death in between leaves the word
 // with the dead process in it, and a sweep of the words gives the block back. Runs of chunks and new chunks are made under
-// RegionHeader::growth, each step of which is one store. What this process has freed it tries first (warm pages).
+// RegionHeader::growth (a RegionGuard: each step is one store). What this process has freed it tries first (warm pages).
 //
 // Thread-safe. Knows nothing of objects or slots.
 #pragma once
@@ -14,13 +14,14 @@
 
 #include "freethreading/place.hpp"
 #include "memory/layout.hpp"
+#include "memory/session_file.hpp"
 
 namespace freethreading::memory {
 
 class BlockAllocator {
  public:
-  BlockAllocator(Place& place, RegionHeader* header, int descriptor) noexcept
-      : place_(place), header_(header), descriptor_(descriptor) {}
+  BlockAllocator(Place& place, RegionHeader* header, const SessionFile& file) noexcept
+      : place_(place), header_(header), file_(file) {}
 
   // A block of `size` bytes of the kind kProcess, owned by `owner`; kNoOffset: no memory.
   Offset allocate(std::size_t size, OwnerId owner) noexcept;
@@ -94,7 +95,7 @@ class BlockAllocator {
 
   Place& place_;
   RegionHeader* header_;
-  int descriptor_;
+  const SessionFile& file_;
   std::atomic_flag hints_busy_ = ATOMIC_FLAG_INIT;
   std::array<Hints, kSizeClasses> hints_;  // guarded by hints_busy_
 };

@@ -45,19 +45,18 @@ static_assert(sizeof(RegionHeader) <= kProcessTable);
 //
 //   state      meaning                              next
 //   kFree      nobody's                             kEmbryo (claimed)
-//   kEmbryo    claimed for a child about to be      kLive (adopted), kSweeping (given up)
+//   kEmbryo    claimed for a process about to be    kLive (adopted), kSweeping (given up)
 //   kLive      a process's                          kSweeping (it died, or left)
 //   kSweeping  what it held is being recovered      kFree, with the next generation
 enum class SlotState : std::uint32_t { kFree = 0, kEmbryo = 1, kLive = 2, kSweeping = 3 };
 
 struct alignas(64) ProcessSlot {
   std::atomic<std::uint32_t> word;
-  std::atomic<std::uint32_t> pid;
-  std::atomic<std::uint64_t> start_time;
-  std::atomic<OwnerId> creator;         // kEmbryo: who claimed it
-  std::atomic<OwnerId> sweeper;         // kSweeping: who recovers
-  std::atomic<std::uint32_t> left;      // 1: it left cleanly
-  std::atomic<std::int64_t> claimed_at;  // kEmbryo: monotonic time
+  std::atomic<std::uint32_t> pid;         // 0: not known yet
+  std::atomic<std::uint64_t> start_time;  // written before pid
+  std::atomic<std::uint64_t> election;    // kSweeping: who recovers it; see election_of()
+  std::atomic<std::int64_t> claimed_at;   // kEmbryo: monotonic time
+  std::atomic<std::uint32_t> left;        // 1: it left cleanly
 };
 static_assert(sizeof(ProcessSlot) == 64);
 static_assert(kProcessTable + kMaxProcesses * sizeof(ProcessSlot) <= kDescriptors);
@@ -73,6 +72,17 @@ constexpr SlotState state_of(std::uint32_t word) noexcept { return static_cast<S
 constexpr std::uint32_t generation_of(std::uint32_t word) noexcept { return word >> 2; }
 constexpr OwnerId owner_id(std::uint32_t slot, std::uint32_t generation) noexcept { return slot | generation << kSlotBits; }
 constexpr std::uint32_t slot_of(OwnerId owner) noexcept { return owner & (kMaxProcesses - 1); }
+constexpr std::uint32_t generation_of_owner(OwnerId owner) noexcept { return owner >> kSlotBits; }
+
+// Who sweeps the slot in which generation: one compare-and-swap elects, and what is left of an earlier generation elects
+// nobody. Bits 0-21: the sweeper; from bit 32: the generation of the slot that is swept.
+constexpr std::uint64_t election_of(OwnerId swept, OwnerId sweeper) noexcept {
+  return sweeper | std::uint64_t{generation_of_owner(swept)} << 32;
+}
+constexpr bool is_election_of(std::uint64_t election, OwnerId swept) noexcept {
+  return election >> 32 == generation_of_owner(swept);
+}
+constexpr OwnerId elected(std::uint64_t election) noexcept { return static_cast<OwnerId>(election & kOwnerMask); }
 
 // Whose a block is. Bits 0-21: the OwnerId of kProcess; bits 22-23: the kind.
 enum class BlockKind : std::uint32_t { kFree = 0, kProcess = 1, kObject = 2, kLinked = 3 };

@@ -51,12 +51,15 @@ Handle Session::publish_object(ObjectHeader* object) noexcept {
 void Session::add_reference(ObjectHeader* object) noexcept {
   const std::uint32_t slot = memory::slot_of(state_->place.self());
   const std::lock_guard lock(state_->mutex);
+  if (state_->left) {
+    return;  // the slot may be another process's
+  }
   if (++state_->proxies[state_->place.offset_of(object)] == 1) {
     object->refs[slot / 64].fetch_or(slot_bit(slot));
   }
 }
 
-// Whether `handle` names a live object. REQUIRES: RegionHeader::objects is held, so that it stays one.
+// The live object that `handle` names; else null. REQUIRES: RegionHeader::objects is held, so that it stays one.
 ObjectHeader* Session::find_live(const Handle& handle) noexcept {
   if (handle.session != id() || memory::kind_of(state_->blocks.word_of(handle.offset)) != BlockKind::kObject) {
     return nullptr;
@@ -69,7 +72,7 @@ ObjectHeader* Session::find_live(const Handle& handle) noexcept {
 
 ObjectHeader* Session::open(const Handle& handle) noexcept {
   const RegionGuard guard(state_->place, state_->header->objects);
-  ObjectHeader* object = find_live(handle);
+  ObjectHeader* object = state_->left ? nullptr : find_live(handle);
   if (object != nullptr) {
     add_reference(object);
   }
@@ -86,6 +89,7 @@ bool Session::retain_in_flight(const Handle& handle) noexcept {
 }
 
 void Session::drop_in_flight(const Handle& handle) noexcept {
+  const Ending ending(*state_);
   {
     const RegionGuard guard(state_->place, state_->header->objects);
     ObjectHeader* object = find_live(handle);
@@ -102,6 +106,8 @@ void Session::drop_in_flight(const Handle& handle) noexcept {
 
 void Session::drop_reference(ObjectHeader* object) noexcept {
   const Offset offset = state_->place.offset_of(object);
+  const Ending ending(*state_);
+  Handle handle{.session = id(), .offset = offset};
   {
     const std::lock_guard lock(state_->mutex);
     const auto found = state_->proxies.find(offset);
@@ -112,14 +118,17 @@ void Session::drop_reference(ObjectHeader* object) noexcept {
       return;
     }
     state_->proxies.erase(found);
+    handle.generation = object->generation;  // it lives: its reference is not cleared yet
+    handle.type = object->type;
   }
   const std::uint32_t slot = memory::slot_of(state_->place.self());
   {
     const RegionGuard guard(state_->place, state_->header->objects);
     {
       const std::lock_guard lock(state_->mutex);
-      if (state_->proxies.contains(offset)) {
-        return;  // opened again by another thread meanwhile
+      // Another thread has opened it again meanwhile, or has also dropped it again, and then it is gone.
+      if (state_->proxies.contains(offset) || find_live(handle) == nullptr) {
+        return;
       }
     }
     object->refs[slot / 64].fetch_and(~slot_bit(slot));
@@ -152,44 +161,71 @@ void Session::finish_destroying(ObjectHeader& object) noexcept {
 
 // What `gone` held: objects first, since they know which of its blocks are changing hands, then its blocks.
 void Session::recover(OwnerId gone, bool left_cleanly) noexcept {
-  const std::uint32_t slot = memory::slot_of(gone);
   memory::BlockAllocator& blocks = state_->blocks;
-  for (Lock* guard : {&state_->header->growth, &state_->header->objects}) {
-    guard->mark_owner_died(gone);
+  if (!left_cleanly) {
+    state_->header->growth.mark_owner_died(gone);
+    state_->header->objects.mark_owner_died(gone);
   }
   blocks.for_each([&](Offset block, std::uint32_t word, std::size_t /*size*/) {
-    if (memory::kind_of(word) != BlockKind::kObject) {
-      return;
-    }
-    auto& object = *state_->place.at<ObjectHeader>(block);
-    if (object.state.load() == ObjectState::kLive) {
-      memory::sweep_body(state_->place, object, gone, left_cleanly);
-    }
-    bool destroy = false;
-    {
-      const RegionGuard guard(state_->place, state_->header->objects);
-      if (memory::kind_of(blocks.word_of(block)) != BlockKind::kObject) {
-        return;  // destroyed meanwhile
-      }
-      if (object.state.load() == ObjectState::kDestroying) {
-        destroy = object.destroyer.load() == gone;
-        object.destroyer.store(destroy ? state_->place.self() : object.destroyer.load());
-      } else {
-        object.refs[slot / 64].fetch_and(~slot_bit(slot));
-        destroy = begin_destroying(object);
-      }
-    }
-    FT_CRASH_POINT("session.sweep.object");
-    if (destroy) {
-      finish_destroying(object);
+    if (memory::kind_of(word) == BlockKind::kObject) {
+      recover_object(block, gone, left_cleanly);
     }
   });
+  if (is_self(gone)) {
+    state_->swept = true;
+  }
   blocks.for_each([&](Offset block, std::uint32_t word, std::size_t /*size*/) {
     if (word == block_word(BlockKind::kProcess, gone)) {
       blocks.free(block);
     }
   });
   FT_CRASH_POINT("session.sweep.blocks");
+}
+
+// The object in `block`, if there is one still. The sweeper refers to it meanwhile, so that it does not end under its hands; a
+// leaving process does so by the reference that it is about to lose.
+void Session::recover_object(Offset block, OwnerId gone, bool left_cleanly) noexcept {
+  auto& object = *state_->place.at<ObjectHeader>(block);
+  std::atomic<std::uint64_t>& refs = object.refs[memory::slot_of(gone) / 64];
+  const std::uint64_t bit = slot_bit(memory::slot_of(gone));
+  const bool leaving = is_self(gone);
+  bool destroy = false;
+  {
+    const RegionGuard guard(state_->place, state_->header->objects);
+    if (memory::kind_of(state_->blocks.word_of(block)) != BlockKind::kObject) {
+      return;
+    }
+    if (object.state.load() == ObjectState::kLive) {
+      if (leaving) {
+        refs.fetch_or(bit);
+      } else {
+        add_reference(&object);
+      }
+    } else if (object.destroyer.load() != gone || (leaving && state_->ending.load() != 0)) {
+      return;  // its destroyer is at it
+    } else {
+      object.destroyer.store(state_->place.self());
+      destroy = true;
+    }
+  }
+  if (destroy) {
+    FT_CRASH_POINT("session.sweep.destroyer");
+    finish_destroying(object);
+    return;
+  }
+  memory::sweep_body(state_->place, object, gone, left_cleanly);
+  FT_CRASH_POINT("session.sweep.body");
+  {
+    const RegionGuard guard(state_->place, state_->header->objects);
+    refs.fetch_and(~bit);
+    destroy = leaving && begin_destroying(object);
+  }
+  FT_CRASH_POINT("session.sweep.object");
+  if (destroy) {
+    finish_destroying(object);
+  } else if (!leaving) {
+    drop_reference(&object);
+  }
 }
 
 }  // namespace freethreading

@@ -14,69 +14,77 @@ constexpr Nanoseconds kEmbryoLife = 10 * kSecond;
 
 }  // namespace
 
-// Fills in who is there; the state word is stored by the caller, last.
-void ProcessTable::inhabit(ProcessSlot& slot, std::uint32_t index) noexcept {
-  slot.pid.store(static_cast<std::uint32_t>(os::process_id()));
-  slot.start_time.store(os::start_time_of(os::process_id()));
-  slot.left.store(0);
-  os::hold_byte(descriptor_, kLivenessBytes + index);
-}
-
-OwnerId ProcessTable::claim() noexcept {
-  const OwnerId owner = claim_for_child(kNobody);
-  if (owner != kNobody && !adopt(owner)) {
-    return kNobody;
-  }
-  return owner;
-}
-
-OwnerId ProcessTable::claim_for_child(OwnerId creator) noexcept {
-  for (std::uint32_t index = 0; index < kMaxProcesses; ++index) {
+OwnerId ProcessTable::claim_in(std::uint32_t first, std::uint32_t end) noexcept {
+  for (std::uint32_t index = first; index < end; ++index) {
     ProcessSlot& slot = slots_[index];
     std::uint32_t word = slot.word.load();
     if (state_of(word) != SlotState::kFree) {
       continue;
     }
+    // Before the slot is an embryo, whose age this is. Where another process is faster, its embryo gets a little younger.
+    slot.claimed_at.store(monotonic_now());
     // Generation 0 is that of a slot never used; owner 0 must stay nobody.
     const std::uint32_t generation = generation_of(word) == 0 ? 1 : generation_of(word);
     if (!slot.word.compare_exchange_strong(word, slot_word(SlotState::kEmbryo, generation))) {
       continue;
     }
     slot.pid.store(0);
-    slot.creator.store(creator);
-    slot.claimed_at.store(monotonic_now());
+    slot.left.store(0);
     FT_CRASH_POINT("processes.claimed");
     return owner_id(index, generation);
   }
   return kNobody;
 }
 
-bool ProcessTable::adopt(OwnerId owner) noexcept {
-  ProcessSlot& mine = slot(owner);
-  const std::uint32_t index = slot_of(owner);
-  const std::uint32_t generation = owner >> kSlotBits;
-  inhabit(mine, index);
-  std::uint32_t expected = slot_word(SlotState::kEmbryo, generation);
-  FT_CRASH_POINT("processes.adopt.held");
-  if (mine.word.compare_exchange_strong(expected, slot_word(SlotState::kLive, generation))) {
-    return true;
+bool ProcessTable::is_full() const noexcept {
+  for (std::uint32_t index = 0; index < kMaxProcesses - 1; ++index) {
+    if (state_of(slots_[index].word.load()) == SlotState::kFree) {
+      return false;
+    }
   }
-  os::release_byte(descriptor_, kLivenessBytes + index);
-  return false;
+  return true;
 }
 
-void ProcessTable::hold_again(OwnerId owner) noexcept { os::hold_byte(descriptor_, kLivenessBytes + slot_of(owner)); }
+OwnerId ProcessTable::claim_last() noexcept {
+  const OwnerId owner = claim_in(kMaxProcesses - 1, kMaxProcesses);
+  return owner != kNobody && adopt(owner) ? owner : kNobody;
+}
 
-bool ProcessTable::is_dead(std::uint32_t index, std::uint32_t word) const noexcept {
+// The byte first: from there on the slot's process is seen to live. Nothing is written to the slot before it is known to be
+// this process's: a late child finds another's there.
+bool ProcessTable::adopt(OwnerId owner) noexcept {
+  ProcessSlot& mine = slot(owner);
+  hold_again(owner);
+  FT_CRASH_POINT("processes.adopt.held");
+  std::uint32_t expected = slot_word(SlotState::kEmbryo, generation_of_owner(owner));
+  if (!mine.word.compare_exchange_strong(expected, slot_word(SlotState::kLive, generation_of_owner(owner)))) {
+    os::release_byte(file_.descriptor(), kLivenessBytes + slot_of(owner));
+    return false;
+  }
+  FT_CRASH_POINT("processes.adopt.live");
+  mine.start_time.store(os::start_time_of(os::process_id()));
+  mine.pid.store(static_cast<std::uint32_t>(os::process_id()));
+  return true;
+}
+
+void ProcessTable::hold_again(OwnerId owner) noexcept {
+  os::hold_byte(file_.descriptor(), kLivenessBytes + slot_of(owner));
+}
+
+// Whether the slot's process has ended, whatever the slot's state.
+bool ProcessTable::is_gone(std::uint32_t index, std::uint32_t word) const noexcept {
+  // A process does not see its own file locks.
+  if (owner_id(index, generation_of(word)) == self_.load()) {
+    return false;
+  }
   const ProcessSlot& slot = slots_[index];
-  const int pid = static_cast<int>(slot.pid.load());
-  if (pid == os::process_id() || os::is_byte_held(descriptor_, kLivenessBytes + index)) {
+  if (os::is_byte_held(file_.descriptor(), kLivenessBytes + index)) {
     return false;
   }
   if (state_of(word) == SlotState::kEmbryo) {
     return monotonic_now() - slot.claimed_at.load() > kEmbryoLife;
   }
-  return !os::is_running(pid, slot.start_time.load());
+  return !os::is_running(static_cast<int>(slot.pid.load()), slot.start_time.load());
 }
 
 Liveness ProcessTable::liveness(OwnerId owner) const noexcept {
@@ -87,47 +95,62 @@ Liveness ProcessTable::liveness(OwnerId owner) const noexcept {
   if (state_of(word) == SlotState::kSweeping) {
     return left_cleanly(owner) ? Liveness::kLeftCleanly : Liveness::kDied;
   }
-  return is_dead(slot_of(owner), word) ? Liveness::kDied : Liveness::kAlive;
+  return is_gone(slot_of(owner), word) ? Liveness::kDied : Liveness::kAlive;
+}
+
+// Whether a sweep by `sweeper` may be going on. A leaving process sweeps itself: its slot's state says nothing.
+bool ProcessTable::is_at_work(OwnerId sweeper) const noexcept {
+  const std::uint32_t word = slot(sweeper).word.load();
+  return is_current(sweeper, word) && state_of(word) != SlotState::kFree && !is_gone(slot_of(sweeper), word);
 }
 
 bool ProcessTable::begin_sweep(OwnerId owner, OwnerId sweeper, bool leaving) noexcept {
   ProcessSlot& dead = slot(owner);
+  const std::uint32_t sweeping = slot_word(SlotState::kSweeping, generation_of_owner(owner));
   std::uint32_t word = dead.word.load();
-  if (!is_current(owner, word)) {
+  if (!is_current(owner, word) || state_of(word) == SlotState::kFree) {
     return false;
   }
-  const std::uint32_t sweeping = slot_word(SlotState::kSweeping, generation_of(word));
-  if (state_of(word) == SlotState::kSweeping) {
-    OwnerId before = dead.sweeper.load();
-    return before != sweeper && liveness(before) != Liveness::kAlive && dead.sweeper.compare_exchange_strong(before, sweeper);
+  if (word != sweeping) {
+    if (!leaving && !is_gone(slot_of(owner), word)) {
+      return false;
+    }
+    if (leaving) {
+      dead.left.store(1);
+    }
+    FT_CRASH_POINT("processes.sweep.found");
+    if (!dead.word.compare_exchange_strong(word, sweeping) && word != sweeping) {
+      return false;
+    }
   }
-  if (state_of(word) == SlotState::kFree || (!leaving && !is_dead(slot_of(owner), word))) {
+  FT_CRASH_POINT("processes.sweep.condemned");
+  std::uint64_t election = dead.election.load();
+  if (is_election_of(election, owner) && is_at_work(elected(election))) {
     return false;
   }
-  if (leaving) {
-    dead.left.store(1);
+  if (!dead.election.compare_exchange_strong(election, election_of(owner, sweeper))) {
+    return false;
   }
-  dead.sweeper.store(sweeper);
   FT_CRASH_POINT("processes.sweep.elected");
-  return dead.word.compare_exchange_strong(word, sweeping);
+  // The one before may have ended the sweep, and its process afterwards: then this election is of no generation any more.
+  return dead.word.load() == sweeping;
 }
 
 void ProcessTable::end_sweep(OwnerId owner) noexcept {
-  ProcessSlot& dead = slot(owner);
-  const std::uint32_t generation = owner >> kSlotBits;
-  const std::uint32_t next = generation + 1 == kGenerations ? 1 : generation + 1;
-  if (static_cast<int>(dead.pid.load()) == os::process_id()) {
-    os::release_byte(descriptor_, kLivenessBytes + slot_of(owner));
+  ProcessSlot& ended = slot(owner);
+  const std::uint32_t next = generation_of_owner(owner) + 1;
+  // Before the slot is free: the next process there wants the lock. /proc says until then that this one lives.
+  if (static_cast<int>(ended.pid.load()) == os::process_id()) {
+    os::release_byte(file_.descriptor(), kLivenessBytes + slot_of(owner));
   }
-  dead.pid.store(0);
   FT_CRASH_POINT("processes.sweep.ending");
-  dead.word.store(slot_word(SlotState::kFree, next));
+  ended.word.store(slot_word(SlotState::kFree, next == kGenerations ? 1 : next));
 }
 
 OwnerId ProcessTable::suspect(std::uint32_t index) const noexcept {
   const std::uint32_t word = slots_[index].word.load();
   const SlotState state = state_of(word);
-  if (state == SlotState::kFree || (state != SlotState::kSweeping && !is_dead(index, word))) {
+  if (state == SlotState::kFree || (state != SlotState::kSweeping && !is_gone(index, word))) {
     return kNobody;
   }
   return owner_id(index, generation_of(word));
@@ -138,20 +161,27 @@ int ProcessTable::pid_of(OwnerId owner) const noexcept {
 }
 
 OwnerId ProcessTable::owner_of(int pid) const noexcept {
+  OwnerId found = kNobody;
+  std::uint64_t began = 0;
   for (std::uint32_t index = 0; index < kMaxProcesses; ++index) {
     const std::uint32_t word = slots_[index].word.load();
-    if (state_of(word) == SlotState::kLive && static_cast<int>(slots_[index].pid.load()) == pid) {
-      return owner_id(index, generation_of(word));
+    if (state_of(word) != SlotState::kLive || static_cast<int>(slots_[index].pid.load()) != pid) {
+      continue;
+    }
+    const std::uint64_t start_time = slots_[index].start_time.load();
+    if (found == kNobody || start_time > began) {
+      found = owner_id(index, generation_of(word));
+      began = start_time;
     }
   }
-  return kNobody;
+  return found;
 }
 
 std::size_t ProcessTable::live() const noexcept {
   std::size_t count = 0;
   for (std::uint32_t index = 0; index < kMaxProcesses; ++index) {
     const std::uint32_t word = slots_[index].word.load();
-    count += state_of(word) == SlotState::kLive && !is_dead(index, word) ? 1 : 0;
+    count += state_of(word) == SlotState::kLive && !is_gone(index, word) ? 1 : 0;
   }
   return count;
 }

@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <new>
+#include <thread>
 #include <vector>
 
 #include "freethreading/crash_point.hpp"
@@ -16,6 +17,8 @@ using memory::RegionHeader;
 
 constexpr std::uint64_t kLargestReserve = std::uint64_t{256} << 30;
 constexpr std::uint64_t kSmallestReserve = std::uint64_t{64} << 20;
+// How long leave() waits for threads that are ending something: they may be waiting for a stopped process.
+constexpr Nanoseconds kLeavePatience = kSecond;
 // Secured at once: the header and the process table.
 constexpr std::uint64_t kFirstSecured = memory::kDescriptors;
 
@@ -29,6 +32,10 @@ Registry& registry() noexcept {
   static Registry& value = *new Registry;  // never destroyed: exit handlers may still come by
   return value;
 }
+
+// Between before_fork() and the fork: the child will call after_fork_in_child(). A fork by other code, which most often goes
+// on to execute another program, leaves no slot behind.
+thread_local bool child_takes_part = false;
 
 SessionResult failure(SessionError error, int error_number) noexcept {
   return {.session = nullptr, .error = error, .error_number = error_number};
@@ -62,7 +69,7 @@ std::atomic<OwnerId>* word_of_this_process() noexcept {
   }
   // A kernel without MADV_WIPEONFORK: forks by other means than fork() would go unnoticed.
   static std::vector<std::atomic<OwnerId>*>& words = *new std::vector<std::atomic<OwnerId>*>;
-  static const bool registered = (os::at_fork_in_child([] {
+  static const bool registered = (os::at_fork(nullptr, nullptr, [] {
                                     for (std::atomic<OwnerId>* word : words) {
                                       word->store(kNobody);
                                     }
@@ -72,14 +79,6 @@ std::atomic<OwnerId>* word_of_this_process() noexcept {
   words.push_back(new std::atomic<OwnerId>{kNobody});
   return words.back();
 }
-
-RegionGuard::RegionGuard(Place& place, Lock& lock) noexcept : place_(place), lock_(lock) {
-  WaitContext context(Deadline::never());
-  while (lock_.lock_until(place_, context) == WaitOutcome::kInterrupted) {
-  }
-}
-
-RegionGuard::~RegionGuard() { static_cast<void>(lock_.unlock(place_)); }
 
 }  // namespace memory
 
@@ -109,7 +108,11 @@ SessionResult Session::create() noexcept {
   header->reserved = reserved;
   header->magic = memory::kMagic;
   os::unmap(base, reserved);
-  return attach(descriptor);
+  const SessionResult result = attach(descriptor);
+  if (result.session == nullptr) {
+    os::close_descriptor(descriptor);
+  }
+  return result;
 }
 
 SessionResult Session::attach(int descriptor) noexcept {
@@ -126,15 +129,14 @@ SessionResult Session::attach(int descriptor) noexcept {
   const std::lock_guard lock(registry().mutex);
   for (Session* known : registry().sessions) {
     if (known->id() == header->id) {
-      if (known->state_->descriptor != descriptor) {
-        os::close_descriptor(descriptor);
-        const OwnerId self = known->state_->cached_self->load();
-        if (self != kNobody) {
-          known->state_->processes.hold_again(self);  // closing any descriptor of the file has dropped it
-        }
-      }
+      known->attach_again(descriptor);
       return {.session = known};
     }
+  }
+  try {
+    registry().sessions.reserve(registry().sessions.size() + 1);
+  } catch (const std::bad_alloc&) {
+    return failure(SessionError::kNoMemory, ENOMEM);
   }
   std::byte* base = os::map_shared(descriptor, header->reserved);
   if (base == nullptr) {
@@ -149,18 +151,30 @@ SessionResult Session::attach(int descriptor) noexcept {
     os::unmap(base, header->reserved);
     return failure(SessionError::kNoMemory, ENOMEM);
   }
-  if (session->register_self() == kNobody) {
-    session->sweep();
-    if (session->register_self() == kNobody) {
-      delete session->state_;
-      delete session;
-      os::unmap(base, header->reserved);
-      return failure(SessionError::kTooManyProcesses, 0);
-    }
+  if (session->register_self() == kNobody && !session->register_after_sweep()) {
+    delete session->state_;
+    delete session;
+    os::unmap(base, header->reserved);
+    return failure(SessionError::kTooManyProcesses, 0);
   }
+  static const bool handled = (os::at_fork(prepare_fork, [] { fork_done(false); }, [] { fork_done(true); }), true);
+  static_cast<void>(handled);
   registry().sessions.push_back(session);
   FT_CRASH_POINT("session.attached");
   return {.session = session};
+}
+
+// A second descriptor of the same session has come: it is kept where the first one has gone, else closed.
+void Session::attach_again(int descriptor) noexcept {
+  if (state_->file.descriptor() == -1) {
+    state_->file.replace(descriptor);
+  } else if (state_->file.number() != descriptor) {
+    os::close_descriptor(descriptor);
+  }
+  const OwnerId self = state_->cached_self->load();
+  if (self != kNobody && !state_->left) {
+    state_->processes.hold_again(self);  // closing any descriptor of the file has dropped it
+  }
 }
 
 Session* Session::find(std::uint64_t id) noexcept {
@@ -180,36 +194,91 @@ std::vector<Session*> Session::all() {
 
 std::uint64_t Session::id() const noexcept { return state_->header->id; }
 
-int Session::descriptor() const noexcept {
-  os::FileIdentity now;
-  return os::identify(state_->descriptor, now) && now == state_->file_identity ? state_->descriptor : -1;
-}
+int Session::descriptor() const noexcept { return state_->file.descriptor(); }
 
 Place& Session::place() noexcept { return state_->place; }
 
 // --- processes -----------------------------------------------------------------------------------------------------------
 
+// Two threads may come here at once, in a child that was forked without the hooks: the first to store its slot has it. No
+// mutex, which such a child might have copied held.
 OwnerId Session::register_self() noexcept {
-  // Two threads may come here at once, in a child that was forked without the hooks.
-  static std::mutex registering;
-  const std::lock_guard lock(registering);
-  if (const OwnerId known = state_->cached_self->load()) {
+  const OwnerId owner = state_->processes.claim();
+  OwnerId known = kNobody;
+  if (owner == kNobody) {
+    return state_->cached_self->load();
+  }
+  if (!state_->cached_self->compare_exchange_strong(known, owner)) {
+    state_->processes.give_back(owner);
     return known;
   }
-  const OwnerId owner = state_->processes.claim();
-  if (owner != kNobody) {
-    state_->cached_self->store(owner);
-  }
-  return owner;
+  return take_slot(owner) ? owner : kNobody;
 }
+
+// Makes a claimed slot this process's.
+bool Session::take_slot(OwnerId owner) noexcept {
+  state_->cached_self->store(owner);  // first: a process is never gone in its own eyes
+  if (!state_->processes.adopt(owner)) {
+    state_->cached_self->store(kNobody);
+    return false;
+  }
+  return true;
+}
+
+// For a process that nobody knows yet and that finds the table full: in the last slot it sweeps, and then looks for another.
+bool Session::register_after_sweep() noexcept {
+  const OwnerId last = state_->processes.claim_last();
+  if (last == kNobody) {
+    return false;
+  }
+  state_->cached_self->store(last);
+  sweep();
+  state_->cached_self->store(kNobody);
+  const bool found = register_self() != kNobody;
+  state_->processes.give_back(last);
+  return found;
+}
+
+bool Session::is_self(OwnerId owner) const noexcept { return owner == state_->cached_self->load(); }
 
 Liveness Session::liveness(OwnerId owner) noexcept { return state_->processes.liveness(owner); }
 
 void Session::before_fork() noexcept {
-  const OwnerId self = state_->place.self();
-  state_->mutex.lock();
-  state_->blocks.lock_for_fork();
-  state_->embryo = state_->left ? kNobody : state_->processes.claim_for_child(self);
+  static_cast<void>(state_->place.self());
+  if (state_->processes.is_full()) {
+    sweep();
+  }
+  child_takes_part = true;
+}
+
+void Session::after_fork_in_parent() noexcept { child_takes_part = false; }
+
+void Session::after_fork_in_child() noexcept {
+  const std::lock_guard lock(state_->mutex);
+  const OwnerId mine = state_->embryo;
+  state_->embryo = kNobody;
+  if (mine != kNobody) {
+    static_cast<void>(take_slot(mine));
+  }
+}
+
+// The fork itself, by whoever it is made: nothing that the child gets is half written, and what of ours another thread holds
+// is free in it. The section is no longer than that: in it, the thread that forks must not come by here again.
+void Session::prepare_fork() noexcept {
+  registry().mutex.lock();
+  for (Session* session : registry().sessions) {
+    State& state = *session->state_;
+    state.mutex.lock();
+    state.blocks.lock_for_fork();
+    if (child_takes_part) {
+      session->reserve_for_child();
+    }
+  }
+}
+
+void Session::reserve_for_child() noexcept {
+  const bool takes_part = !state_->left && state_->cached_self->load() != kNobody;
+  state_->embryo = takes_part ? state_->processes.claim() : kNobody;
   if (state_->embryo == kNobody) {
     return;
   }
@@ -220,32 +289,33 @@ void Session::before_fork() noexcept {
   FT_CRASH_POINT("session.fork.referenced");
 }
 
-void Session::after_fork_in_parent() noexcept {
-  state_->embryo = kNobody;
-  state_->blocks.unlock_after_fork();
-  state_->mutex.unlock();
-}
-
-void Session::after_fork_in_child() noexcept {
-  state_->blocks.unlock_after_fork();
-  const OwnerId mine = state_->embryo;
-  state_->embryo = kNobody;
-  if (mine != kNobody && state_->processes.adopt(mine)) {
-    state_->cached_self->store(mine);
+void Session::fork_done(bool in_child) noexcept {
+  child_takes_part = false;
+  for (Session* session : registry().sessions) {
+    State& state = *session->state_;
+    if (in_child) {
+      state.ending.store(0);  // the threads that were at it are the parent's
+    } else {
+      state.embryo = kNobody;
+    }
+    state.blocks.unlock_after_fork();
+    state.mutex.unlock();
   }
-  state_->mutex.unlock();
+  registry().mutex.unlock();
 }
 
 void Session::leave() noexcept {
   const OwnerId self = state_->cached_self->load();
   {
     const std::lock_guard lock(state_->mutex);
-    if (state_->left || self == kNobody) {
-      state_->left = true;
+    if (state_->left.exchange(true) || self == kNobody) {
       return;
     }
-    state_->left = true;
     state_->proxies.clear();
+  }
+  const Deadline patience = Deadline::after(kLeavePatience);
+  while (state_->ending.load() != 0 && !patience.passed()) {
+    std::this_thread::yield();
   }
   if (state_->processes.begin_sweep(self, self, true)) {
     recover(self, true);
@@ -264,7 +334,8 @@ void Session::sweep() noexcept {
 
 bool Session::sweep_process(OwnerId owner) noexcept {
   const OwnerId self = state_->place.self();
-  if (!state_->processes.begin_sweep(owner, self, false)) {
+  const Ending sweeping(*state_);
+  if (self == kNobody || !sweeping.may_begin() || !state_->processes.begin_sweep(owner, self, false)) {
     return false;
   }
   recover(owner, state_->processes.left_cleanly(owner));
@@ -278,7 +349,7 @@ OwnerId Session::owner_of(int pid) const noexcept { return state_->processes.own
 
 SessionUsage Session::usage() noexcept {
   SessionUsage usage{};
-  usage.file_bytes = os::allocated_bytes(state_->descriptor);
+  usage.file_bytes = os::allocated_bytes(state_->file.descriptor());
   state_->blocks.for_each([&](Offset /*block*/, std::uint32_t word, std::size_t size) {
     ++usage.blocks;
     usage.block_bytes += size;
@@ -292,7 +363,11 @@ SessionUsage Session::usage() noexcept {
 
 Offset Session::allocate(std::size_t size) noexcept { return state_->blocks.allocate(size, state_->place.self()); }
 
-void Session::free_block(Offset block) noexcept { state_->blocks.free(block); }
+void Session::free_block(Offset block) noexcept {
+  if (!state_->swept) {  // else it was freed with all others of this process, and may be somebody else's now
+    state_->blocks.free(block);
+  }
+}
 
 std::size_t Session::usable_size(Offset block) const noexcept { return state_->blocks.usable_size(block); }
 

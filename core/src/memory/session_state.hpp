@@ -10,6 +10,8 @@
 #include "memory/blocks.hpp"
 #include "memory/layout.hpp"
 #include "memory/process_table.hpp"
+#include "memory/region_guard.hpp"
+#include "memory/session_file.hpp"
 #include "os/memfd.hpp"
 
 namespace freethreading::memory {
@@ -17,37 +19,21 @@ namespace freethreading::memory {
 // A word that a fork sets back to kNobody: on a page that the kernel wipes, or, where it refuses that, by a fork handler.
 std::atomic<OwnerId>* word_of_this_process() noexcept;
 
-// Holds a lock of the region for a short section. What its owner leaves behind at a death is valid: each step is one store.
-class RegionGuard {
- public:
-  RegionGuard(Place& place, Lock& lock) noexcept;
-  RegionGuard(const RegionGuard&) = delete;
-  RegionGuard& operator=(const RegionGuard&) = delete;
-  ~RegionGuard();
-
- private:
-  Place& place_;
-  Lock& lock_;
-};
-
 }  // namespace freethreading::memory
 
 namespace freethreading {
 
 struct Session::State {
-  State(Session* session, int file, const os::FileIdentity& identity, std::byte* region, std::atomic<OwnerId>* cached) noexcept
-      : descriptor(file),
-        file_identity(identity),
-        base(region),
+  State(Session* session, int descriptor, const os::FileIdentity& identity, std::byte* region,
+        std::atomic<OwnerId>* cached) noexcept
+      : file(descriptor, identity),
         header(reinterpret_cast<memory::RegionHeader*>(region)),  // NOLINT(*-reinterpret-cast): it lies there
         cached_self(cached),
         place(session, region, cached),
-        processes(place.at<memory::ProcessSlot>(memory::kProcessTable), file),
+        processes(place.at<memory::ProcessSlot>(memory::kProcessTable), file, *cached),
         blocks(place, header, file) {}
 
-  int descriptor;
-  os::FileIdentity file_identity;
-  std::byte* base;
+  memory::SessionFile file;
   memory::RegionHeader* header;
   std::atomic<OwnerId>* cached_self;
   Place place;
@@ -57,7 +43,24 @@ struct Session::State {
   std::mutex mutex;                                       // held across a fork
   std::unordered_map<Offset, std::uint32_t> proxies;      // guarded by mutex: proxies of this process for each object
   OwnerId embryo = kNobody;                               // guarded by mutex: the slot of the child being forked
-  bool left = false;                                      // guarded by mutex
+  std::atomic<bool> left{false};        // leave() was called: nothing is taken or given up any more; set under mutex
+  std::atomic<bool> swept{false};       // and this process's blocks are free
+  std::atomic<std::uint32_t> ending{0};  // threads in an Ending
+};
+
+// While a thread of this process ends an object or another process; leave() waits for it, since nobody else would take its
+// work over afterwards. Nests.
+class Ending {
+ public:
+  explicit Ending(Session::State& state) noexcept : state_(state) { state_.ending.fetch_add(1); }
+  Ending(const Ending&) = delete;
+  Ending& operator=(const Ending&) = delete;
+  ~Ending() { state_.ending.fetch_sub(1); }
+  // False: this process has left, do nothing.
+  [[nodiscard]] bool may_begin() const noexcept { return !state_.left.load(); }
+
+ private:
+  Session::State& state_;
 };
 
 }  // namespace freethreading

@@ -26,6 +26,6 @@ std::atomic<std::uint32_t>* make_word_wiped_on_fork() noexcept {
   return new (page) std::atomic<std::uint32_t>{0};
 }
 
-void at_fork_in_child(void (*child)()) noexcept { pthread_atfork(nullptr, nullptr, child); }
+void at_fork(void (*prepare)(), void (*parent)(), void (*child)()) noexcept { pthread_atfork(prepare, parent, child); }
 
 }  // namespace freethreading::os

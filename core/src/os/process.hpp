@@ -13,7 +13,7 @@ namespace freethreading::os {
 // on a page that a fork wipes (MADV_WIPEONFORK). Never freed. Null: no memory.
 [[nodiscard]] std::atomic<std::uint32_t>* make_word_wiped_on_fork() noexcept;
 
-// Calls `child` in the child of every fork() from now on (pthread_atfork).
-void at_fork_in_child(void (*child)()) noexcept;
+// Calls these around every fork() from now on (pthread_atfork).
+void at_fork(void (*prepare)(), void (*parent)(), void (*child)()) noexcept;
 
 }  // namespace freethreading::os

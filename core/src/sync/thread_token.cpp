@@ -27,7 +27,7 @@ void forget_after_fork() noexcept {
 
 std::uint32_t local_thread() noexcept {
   if (identity.local == 0) {
-    static const bool hooked = (os::at_fork_in_child(forget_after_fork), true);
+    static const bool hooked = (os::at_fork(nullptr, nullptr, forget_after_fork), true);
     static_cast<void>(hooked);
     identity.local = last_thread.fetch_add(1) + 1;
   }

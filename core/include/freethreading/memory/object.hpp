@@ -17,7 +17,7 @@
 
 namespace freethreading {
 
-inline constexpr unsigned kMaxProcesses = 1024;
+inline constexpr unsigned kMaxProcesses = 1024;  // slots; one of them is kept for the case that all others are taken
 
 enum class ObjectType : std::uint32_t {
   kNone = 0,

@@ -24,7 +24,7 @@ enum class SessionError : std::uint8_t {
   kNoMemory,        // address space, memory or file size limit
   kNoDescriptor,    // RLIMIT_NOFILE
   kNotASession,     // the descriptor is not a session of this library, or of another version of it
-  kTooManyProcesses,
+  kTooManyProcesses,  // kMaxProcesses - 1 take part, and none of them is dead
   kDescriptorGone,  // somebody closed the session's descriptor in this process, or put another file in its place
   kSystem,          // anything else: errno
 };
@@ -77,8 +77,8 @@ class Session {
   void drop_in_flight(const Handle& handle) noexcept;
 
   // --- processes -----------------------------------------------------------------------------------------------------
-  // Around fork, in the forking process and in its child. before_fork reserves the child's slot and gives it this
-  // process's references, so that nothing that the child inherits can go away first.
+  // Around a fork() whose child goes on to use the session, in the thread that forks and in its child: the child gets a slot
+  // and this process's references, so that nothing that it inherits can go away first.
   void before_fork() noexcept;
   void after_fork_in_parent() noexcept;
   void after_fork_in_child() noexcept;
@@ -94,7 +94,7 @@ class Session {
 
   [[nodiscard]] SessionUsage usage() noexcept;
 
-  // Internal to the core: block allocation for Place.
+  // Internal to the core: block allocation for Place. After leave() nothing is freed: the blocks are others' by then.
   Offset allocate(std::size_t size) noexcept;
   void free_block(Offset block) noexcept;
   std::size_t usable_size(Offset block) const noexcept;
@@ -106,11 +106,20 @@ class Session {
  private:
   Session() = default;
   ~Session() = default;
+  void attach_again(int descriptor) noexcept;
+  bool take_slot(OwnerId owner) noexcept;
+  bool register_after_sweep() noexcept;
   ObjectHeader* find_live(const Handle& handle) noexcept;
   bool begin_destroying(ObjectHeader& object) noexcept;
   void finish_destroying(ObjectHeader& object) noexcept;
+  [[nodiscard]] bool is_self(OwnerId owner) const noexcept;
+  static void prepare_fork() noexcept;
+  static void fork_done(bool in_child) noexcept;
+  void reserve_for_child() noexcept;
   void recover(OwnerId gone, bool left_cleanly) noexcept;
+  void recover_object(Offset block, OwnerId gone, bool left_cleanly) noexcept;
   struct State;
+  friend class Ending;
   State* state_ = nullptr;
 };
 
