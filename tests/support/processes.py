@@ -88,8 +88,9 @@ def descriptors() -> set[tuple[int, str]]:
 
 
 def infrastructure_descriptors() -> set[tuple[int, str]]:
-    """The session's region and the channels to the supervisor and multiprocessing's servers, opened once a program."""
-    return {(number, target) for number, target in descriptors() if "memfd:freethreading" in target}
+    """What a program opens once: the session's region; multiprocessing's heap, which it never gives back."""
+    marks = ("memfd:freethreading", "/pym-")
+    return {(number, target) for number, target in descriptors() if any(mark in target for mark in marks)}
 
 
 def region_objects() -> int:
