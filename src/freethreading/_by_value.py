@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cloudpickle import cloudpickle as _cloudpickle
 
+from freethreading._reducers import registered
 from freethreading._unsent import import_or_explain
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ class ByValuePickler(_Pickler):
     """One dump, or several with one memo."""
 
     def __init__(self, file: io.BytesIO, view: MainView) -> None:
+        # cloudpickle's own, before what multiprocessing has for its objects. The pickler reads it when it is initialised.
+        self.dispatch_table = {**registered(), **self.dispatch_table}
         super().__init__(file, protocol=PROTOCOL)
         self._view = view
         self._closure_cells: set[int] = set()
@@ -134,7 +137,7 @@ class ByValuePickler(_Pickler):
         if (
             kind.__module__ in MAIN_NAMES
             and kind.__reduce__ is not object.__reduce__
-            and kind not in copyreg.dispatch_table
+            and kind not in self.dispatch_table
         ):
             return self._reduce_named_instance(obj)
         self._ordinary.add(kind)

@@ -7,11 +7,12 @@ order of the preparation's `descriptors`. _worker_process.py is the other side; 
 
 from __future__ import annotations
 
+import multiprocessing.context as _context
 import os
 import pickle
 import signal
 import sys
-from multiprocessing import context as _context, util as _util
+from multiprocessing import util as _util
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from freethreading import _main_module, _serialize, _supervisor
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from freethreading._process_worker import _FacadeProcess
     from freethreading._worker import Worker
 
+_MULTIPROCESSING = b"multiprocessing."  # in the pickle of what is a multiprocessing object's
 # What a supervisor's packet can carry, less the worker's own.
 MAX_DESCRIPTORS = 240
 
@@ -68,7 +70,7 @@ class Popen:
         call: tuple[Any, Any, Any],
         queue: Channel | None = None,
     ) -> None:
-        _util._flush_std_streams()
+        _util._flush_std_streams()  # type: ignore[attr-defined]
         self.returncode: int | None = None
         self._descriptors: list[int] = []
         self._sentinel = -1
@@ -85,14 +87,16 @@ class Popen:
             for handle in packed.handles:
                 drop_handle(handle)
             raise
+        # multiprocessing's locks and queues go with the last reference here, which may be before the worker has opened them.
+        self._kept: object = call if _MULTIPROCESSING in packed.data else None
         _supervisor.request(self.record, [*first, *self._descriptors])
 
     def _pickle(self, facade: Worker | None, call: tuple[Any, Any, Any]) -> _serialize.Payload:
-        _context.set_spawning_popen(self)  # type: ignore[attr-defined]
+        _context.set_spawning_popen(self)  # type: ignore[arg-type]
         try:
             return _serialize.dumps((facade, *call), ("self", "target", "args", "kwargs"))
         finally:
-            _context.set_spawning_popen(None)  # type: ignore[attr-defined]
+            _context.set_spawning_popen(None)
 
     def duplicate_for_child(self, descriptor: int) -> int:
         """What multiprocessing calls while it pickles: the descriptor's index in the worker."""
@@ -133,13 +137,13 @@ class Popen:
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         if self.returncode is None and (flag != os.WNOHANG or self.record.ended()):
-            self.record.wait_exit()
-            self.returncode = self.record.exitcode
+            self.wait()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int | None:
         if self.returncode is None and self.record.wait_exit(timeout):
             self.returncode = self.record.exitcode
+            self._kept = None
         return self.returncode
 
     def _send_signal(self, number: int) -> None:
@@ -178,7 +182,7 @@ def _preparation(body: _FacadeProcess, names: list[str]) -> Preparation:
         folder=folder,
         path=list(sys.path),
         argv=list(sys.argv),
-        start_method=_context._default_context.get_start_method(allow_none=True),  # type: ignore[attr-defined]
+        start_method=_context._default_context.get_start_method(allow_none=True),
         log_level=_util._logger.getEffectiveLevel() if logging else None,  # type: ignore[attr-defined]
         descriptors=names,
     )
@@ -187,15 +191,16 @@ def _preparation(body: _FacadeProcess, names: list[str]) -> Preparation:
 def _descriptors_of_all() -> tuple[list[int], list[str]]:
     # What a worker gets whatever its arguments are: the standard streams as they are now, and the resource tracker of
     # this process, so that a shared memory that a worker makes lives on.
-    found, names = [], []
+    found: list[int] = []
+    names: list[str] = []
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         if _is_open(descriptor):
             found.append(descriptor)
             names.append(name)
     tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
-    descriptor = tracker._resource_tracker._fd if tracker is not None else None
-    if descriptor is not None and _is_open(descriptor):
-        found.append(descriptor)
+    pipe: int | None = tracker._resource_tracker._fd if tracker is not None else None
+    if pipe is not None and _is_open(pipe):
+        found.append(pipe)
         names.append("tracker")
     return found, names
 

@@ -44,7 +44,7 @@ class _FacadeProcess(_process.BaseProcess):
         self._check_closed()
         if self._popen is not None:
             raise OwnershipError("a worker can be started once only")
-        if self._parent_pid != os.getpid():
+        if self._parent_pid != os.getpid():  # type: ignore[attr-defined]
             raise OwnershipError("a worker can be started by the process only that made it")
         if getattr(_process.current_process(), "_inheriting", False):
             raise RuntimeError(
@@ -62,7 +62,7 @@ class _FacadeProcess(_process.BaseProcess):
     def _check_started_here(self, what: str) -> Popen:
         self._check_closed()
         popen = self._popen
-        if popen is None or self._parent_pid != os.getpid():
+        if popen is None or self._parent_pid != os.getpid():  # type: ignore[attr-defined]
             raise OwnershipError(f"only a worker that was started here can be {what}")
         return popen
 
@@ -90,7 +90,7 @@ class _FacadeProcess(_process.BaseProcess):
         return super().daemon
 
     @daemon.setter
-    def daemon(self, value: bool) -> None:
+    def daemon(self, value: bool) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         if self._popen is not None:
             raise OwnershipError("a worker's daemon attribute can be set before it is started only")
         self._config["daemon"] = value  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ import io
 import pickle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from freethreading import _core, _main_module
+from freethreading import _core, _main_module, _reducers
 from freethreading._capture import Capture, current
 from freethreading._remote_exceptions import (
     dump_exception as dump_exception,
@@ -113,7 +113,7 @@ def _dumps(obj: object, where: Where) -> bytes:
         capture = current()
         mark = len(capture.handles) if capture is not None else 0
         try:
-            data = pickle.dumps(obj, PROTOCOL)
+            data = _reducers.dumps(obj)
             if not _names_guarded(data):
                 return data
         except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:

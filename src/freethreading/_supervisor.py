@@ -8,6 +8,7 @@ import sys
 import threading
 from multiprocessing import spawn as _spawn, util as _util
 from pathlib import Path
+from typing import Any
 
 from freethreading import _core, _main_module
 
@@ -65,7 +66,8 @@ def _start(supervisor: _core.Supervisor) -> None:
         while data:
             data = data[os.write(file, data) :]
         executable = os.fsdecode(_spawn.get_executable())
-        flags = _util._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        private: Any = _util
+        flags: list[str] = private._args_from_interpreter_flags()
         supervisor.start(PROGRAM, [executable, *flags, "-c", ZYGOTE], file)
     finally:
         os.close(file)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from freethreading._backend import process_backend, strict_mode
+from freethreading._backend import backend_of_workers, process_backend, strict_mode
 from freethreading._exceptions import OwnershipError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Worker:
         self._args = tuple(args)
         self._kwargs = dict(kwargs) if kwargs is not None else {}
         self._body: Body
-        if process_backend():
+        if backend_of_workers():
             from freethreading._process_worker import WorkerProcess
 
             self._body = WorkerProcess(self, name, daemon)
@@ -287,7 +287,7 @@ class WorkerThread(_WorkerBody):
         return super().daemon
 
     @daemon.setter
-    def daemon(self, value: bool) -> None:
+    def daemon(self, value: bool) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         if self.ident is not None:
             raise OwnershipError("a worker's daemon attribute can be set before it is started only")
         threading.Thread.daemon.fset(self, value)  # type: ignore[attr-defined]

@@ -61,8 +61,8 @@ def _live(token: bytes, descriptors: list[int], imported: _main_module.Plan | No
     body = rebuild(preparation["process"], facade)
     body.facade._target, body.facade._args, body.facade._kwargs = target, args, kwargs
     del facade, target, args, kwargs, payload, first, second
-    bootstrap: Any = body._bootstrap  # type: ignore[attr-defined]
-    return int(bootstrap(os.pidfd_open(preparation["process"]["_parent_pid"])))
+    process: Any = body
+    return int(process._bootstrap(os.pidfd_open(preparation["process"]["_parent_pid"])))
 
 
 def _take_descriptors(names: list[str], descriptors: list[int]) -> None:
@@ -72,7 +72,7 @@ def _take_descriptors(names: list[str], descriptors: list[int]) -> None:
         if name == "tracker":
             from multiprocessing import resource_tracker
 
-            tracker: Any = resource_tracker._resource_tracker  # type: ignore[attr-defined]
+            tracker: Any = resource_tracker._resource_tracker
             tracker._fd = descriptors[number]
         else:
             os.dup2(descriptors[number], {"stdout": 1, "stderr": 2}[name])
@@ -92,7 +92,8 @@ def _become(preparation: Preparation) -> None:
         os.chdir(preparation["folder"])
     sys.path[:] = preparation["path"]
     sys.argv[:] = preparation["argv"]
-    from multiprocessing import context, process, util
+    import multiprocessing.context as context
+    from multiprocessing import process, util
 
     description = preparation["process"]
     current: Any = process.current_process()
@@ -101,7 +102,7 @@ def _become(preparation: Preparation) -> None:
     if preparation["log_level"] is not None:
         util.log_to_stderr(preparation["log_level"])
     if preparation["start_method"] is not None:
-        context._default_context.set_start_method(preparation["start_method"], force=True)  # type: ignore[attr-defined]
+        context._default_context.set_start_method(preparation["start_method"], force=True)
     numpy_random: Any = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()  # else all workers would draw what the zygote would have drawn

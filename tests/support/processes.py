@@ -88,9 +88,11 @@ def descriptors() -> set[tuple[int, str]]:
 
 
 def infrastructure_descriptors() -> set[tuple[int, str]]:
-    """What a program opens once: the session's region; multiprocessing's heap, which it never gives back."""
+    """What a program opens once: the session's region; multiprocessing's heap and its tracker's pipe."""
     marks = ("memfd:freethreading", "/pym-")
-    return {(number, target) for number, target in descriptors() if any(mark in target for mark in marks)}
+    tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
+    number = tracker._resource_tracker._fd if tracker is not None else None
+    return {(n, target) for n, target in descriptors() if n == number or any(mark in target for mark in marks)}
 
 
 def region_objects() -> int:

@@ -21,10 +21,15 @@ bool make_death_pipe(int& read_end, int& write_end) noexcept {
 }
 
 bool die_with(int read_end) noexcept {
+  // The description by which this process is bound; a forked child finds its parent's, which binds the parent.
+  static int own = -1;
+  if (own >= 0) {
+    close(own);
+  }
   char path[32];
   static_cast<void>(std::snprintf(path, sizeof path, "/proc/self/fd/%d", read_end));
   // Non-blocking: opening a pipe whose write end is closed would wait for a new one. Kept open as long as the process lives.
-  const int own = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  own = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   bool bound = own >= 0 && fcntl(own, F_SETOWN, getpid()) == 0 && fcntl(own, F_SETSIG, SIGKILL) == 0 &&
                fcntl(own, F_SETFL, O_RDONLY | O_NONBLOCK | O_ASYNC) == 0;
   if (!bound) {

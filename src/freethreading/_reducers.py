@@ -1,0 +1,55 @@
+"""How multiprocessing's own objects (connections, sockets, arrays) go to another process: by its reducers.
+
+They are registered with ``multiprocessing.reduction.ForkingPickler`` only, so that a plain pickle of a Connection carries
+a descriptor's bare number. A pickler with them costs more than the pickling of a small message, so it is used only where
+some were registered besides those that multiprocessing always has and that plain pickle refuses by itself.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+import sys
+from typing import Any
+
+PROTOCOL = 5
+# What multiprocessing.reduction registers when it is imported: methods and partials (which plain pickle does as well) and
+# sockets (which plain pickle refuses).
+_ALWAYS_THERE = ("multiprocessing.reduction", "socket")
+
+_table: dict[type, Any] = {}
+_seen = 0  # how many reducers there were when _table was made
+_needed = False
+
+
+def registered() -> dict[type, Any]:
+    """All reducers that apply between processes: copyreg's and multiprocessing's."""
+    _look()
+    return _table or copyreg.dispatch_table
+
+
+def dumps(obj: object) -> bytes:
+    """pickle.dumps() with multiprocessing's reducers."""
+    _look()
+    if not _needed:
+        return pickle.dumps(obj, PROTOCOL)
+    stream = io.BytesIO()
+    pickler = pickle.Pickler(stream, PROTOCOL)
+    pickler.dispatch_table = _table
+    pickler.dump(obj)
+    return stream.getvalue()
+
+
+def _look() -> None:
+    global _table, _seen, _needed
+    reduction: Any = sys.modules.get("multiprocessing.reduction")
+    if reduction is None:
+        return
+    forking = reduction.ForkingPickler
+    # Each dictionary grows only; a table that is one behind is made anew.
+    count = len(forking._extra_reducers) + len(copyreg.dispatch_table)
+    if count != _seen:
+        _table = {**copyreg.dispatch_table, **forking._extra_reducers}
+        _needed = any(reducer.__module__ not in _ALWAYS_THERE for reducer in forking._extra_reducers.values())
+        _seen = count

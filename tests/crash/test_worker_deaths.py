@@ -1,0 +1,299 @@
+"""Deaths around a worker process: of the worker, its zygote, its supervisor, the program; where x how -> what is expected.
+
+Each case is a program of its own: it may lose its supervisor, and what it leaves behind is looked for from outside.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import freethreading
+from freethreading import _core
+from support import processes
+from support.until import until
+
+# The first lines of every program: what the tests below call on.
+PRELUDE = """
+import os, signal, sys, threading, time
+import freethreading
+from freethreading import _supervisor
+from support import processes
+
+def wait_for(event):
+    event.wait(60)
+
+def put(queue, value):
+    queue.put(value)
+
+def alive(pid):
+    return pid in processes._parents()
+
+def until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        if time.monotonic() > deadline:
+            sys.exit("waited in vain")
+        threading.Event().wait(0.005)
+
+def works():
+    queue = freethreading.Queue()
+    worker = freethreading.Worker(target=put, args=(queue, 7))
+    worker.start()
+    assert queue.get(timeout=20) == 7
+    worker.join()
+    return worker.exitcode == 0
+"""
+CRASH_POINTS = [
+    "supervisor.requested",
+    "supervisor.ordered",
+    "supervisor.answered",
+    "supervisor.exit_written",
+    "worker_record.claimed",
+    "worker_record.state_stored",
+]
+
+
+def environment(**more: str) -> dict[str, str]:
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    return {**os.environ, "FREETHREADING_BACKEND": "multiprocessing", "PYTHONPATH": path, **more}
+
+
+def run(body: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(body)],
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def answers(body: str, **more: str) -> str:
+    """What the program printed, which must have ended well."""
+    done = run(body, **more)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(("how", "expected"), [("SIGKILL", -9), ("SIGTERM", -15), ("SIGSEGV", -11)])
+def test_a_killed_worker_is_joined_and_tells_the_signal(how: str, expected: int) -> None:
+    printed = answers(f"""
+        event = freethreading.Event()
+        worker = freethreading.Worker(target=wait_for, args=(event,))
+        worker.start()
+        os.kill(worker.pid, signal.{how})
+        worker.join(20)
+        print(worker.exitcode, worker.is_alive(), works())
+    """)
+    assert printed == f"{expected} False True"
+
+
+def test_a_stopped_worker_is_alive() -> None:
+    printed = answers("""
+        event, queue = freethreading.Event(), freethreading.Queue()
+        def report(event, queue):
+            event.wait(60)
+            queue.put("went on")
+        worker = freethreading.Worker(target=report, args=(event, queue))
+        worker.start()
+        os.kill(worker.pid, signal.SIGSTOP)
+        event.set()
+        worker.join(1.2)
+        print(worker.is_alive())
+        os.kill(worker.pid, signal.SIGCONT)
+        print(queue.get(timeout=20))
+        worker.join()
+    """)
+    assert printed.split("\n") == ["True", "went on"]
+
+
+def test_workers_die_with_a_killed_supervisor_and_the_next_worker_gets_a_new_one() -> None:
+    printed = answers("""
+        event = freethreading.Event()
+        worker = freethreading.Worker(target=wait_for, args=(event,))
+        worker.start()
+        pid, supervisor = worker.pid, _supervisor.pid()
+        os.kill(supervisor, signal.SIGKILL)
+        until(lambda: not alive(pid))
+        begin = time.monotonic()
+        worker.join(20)
+        print(worker.exitcode, worker.is_alive(), time.monotonic() - begin < 2, works(), _supervisor.pid() != supervisor)
+    """)
+    assert printed == "-9 False True True True"
+
+
+def test_workers_outlive_a_killed_zygote_and_the_next_worker_gets_a_new_one() -> None:
+    printed = answers("""
+        event = freethreading.Event()
+        worker = freethreading.Worker(target=wait_for, args=(event,))
+        worker.start()
+        zygotes = processes.zygotes()
+        worker.pid
+        for pid in zygotes:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: not any(map(alive, zygotes)))
+        print(works(), worker.is_alive())
+        event.set()
+        worker.join()
+        print(worker.exitcode)
+    """)
+    assert printed.split("\n") == ["True True", "0"]
+
+
+def test_a_zygote_that_cannot_start_fails_the_worker_and_says_why() -> None:
+    done = run("""
+        import multiprocessing
+        multiprocessing.set_executable("/bin/false")
+        worker = freethreading.Worker(target=print)
+        worker.start()
+        worker.join(30)
+        print(worker.exitcode, worker.is_alive())
+    """)
+    assert done.stdout.strip() == "1 False", done.stderr
+
+
+def test_a_missing_supervisor_program_is_an_error_of_start() -> None:
+    printed = answers("""
+        _supervisor.PROGRAM = "/nowhere/ft-supervisor"
+        worker = freethreading.Worker(target=print)
+        try:
+            worker.start()
+        except OSError as error:
+            print(error)
+    """)
+    assert "cannot run /nowhere/ft-supervisor: No such file or directory" in printed
+
+
+START_AND_WAIT = """
+event = freethreading.Event()
+workers = [freethreading.Worker(target=wait_for, args=(event,), daemon={daemon}) for _ in range(3)]
+for worker in workers:
+    worker.start()
+print(_supervisor.pid(), *[worker.pid for worker in workers], *processes.zygotes(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_nothing_outlives_a_killed_program(how: int) -> None:
+    code = PRELUDE + START_AND_WAIT.format(daemon=False) + "event.wait(60)\n"
+    program = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert program.stdout is not None
+    pids = {int(word) for word in program.stdout.readline().split()}
+    assert len(pids) >= 5
+    program.send_signal(how)
+    # An interrupted program ends as a multiprocessing one does: it waits for its workers; their event is never set.
+    if how == signal.SIGINT:
+        program.kill()
+    program.wait()
+    program.stdout.close()
+    until(lambda: not pids & set(processes._parents()), "supervisor, zygote and workers have ended", 1.5)
+
+
+def test_the_end_of_the_program_waits_for_workers_and_terminates_daemons() -> None:
+    printed = answers("""
+        def last_words():
+            os.write(1, b"from the worker\\n")
+        freethreading.Worker(target=last_words).start()
+        event = freethreading.Event()
+        daemon = freethreading.Worker(target=wait_for, args=(event,), daemon=True)
+        daemon.start()
+        print(daemon.pid, _supervisor.pid(), flush=True)
+    """)
+    first, second = sorted(printed.split("\n"), reverse=True)
+    assert first == "from the worker"
+    until(lambda: not set(map(int, second.split())) & set(processes._parents()), "nothing is left", 1.5)
+
+
+def test_a_child_that_the_user_forked_in_a_worker_is_not_touched() -> None:
+    printed = answers("""
+        def fork_and_leave(queue):
+            child = os.fork()
+            if child == 0:
+                os.setsid()
+                threading.Event().wait(60)
+                os._exit(0)
+            queue.put(child)
+        queue = freethreading.Queue()
+        worker = freethreading.Worker(target=fork_and_leave, args=(queue,))
+        worker.start()
+        child = queue.get(timeout=20)
+        worker.join()
+        _supervisor.stop()
+        print(alive(child))
+        os.kill(child, signal.SIGKILL)
+    """)
+    assert printed == "True"
+
+
+def test_a_program_that_waits_for_all_its_children_does_not_wait_for_the_supervisor() -> None:
+    printed = answers("""
+        works()
+        try:
+            print(os.wait())
+        except ChildProcessError:
+            print("no children")
+    """)
+    assert printed == "no children"
+
+
+@pytest.mark.skipif(not hasattr(_core, "set_crash_point"), reason="this build has no crash points")
+@pytest.mark.parametrize("point", CRASH_POINTS)
+def test_a_death_at_a_crash_point(point: str) -> None:
+    """Every worker ends, one way or the other, and new ones can be made."""
+    printed = answers(
+        """
+        del os.environ["FT_CRASH_AT"]
+        codes = []
+        for _ in range(3):
+            queue = freethreading.Queue()
+            worker = freethreading.Worker(target=put, args=(queue, 7))
+            worker.start()
+            worker.join(20)
+            codes.append(worker.exitcode)
+        print(codes[0] in (0, 1, -9), codes[1:])
+    """,
+        FT_CRASH_AT=point,
+    )
+    lived, _, others = printed.partition(" ")
+    assert lived == "True"
+    # A zygote keeps the environment that it was started with, and its workers die at the point of a worker's.
+    assert others == "[0, 0]" or point.startswith("worker_record."), printed
+
+
+@pytest.mark.skipif(not hasattr(_core, "set_crash_point"), reason="this build has no crash points")
+def test_every_crash_point_of_supervisor_and_worker_is_in_the_table() -> None:
+    source = Path(__file__).parents[2] / "core" / "src"
+    found = {
+        line.split('"')[1]
+        for folder in ("supervisor", "pool")
+        for path in (source / folder).glob("*.cpp")
+        for line in path.read_text().splitlines()
+        if "FT_CRASH_POINT(" in line
+    }
+    assert {name for name in found if name.startswith(("supervisor.", "worker_record."))} == set(CRASH_POINTS)
+
+
+def test_a_daemonic_worker_may_have_workers(backend: str) -> None:
+    queue = freethreading.Queue()
+    worker = freethreading.Worker(target=_make_a_worker, args=(queue,), daemon=True)
+    worker.start()
+    assert queue.get(timeout=30) == "from below"
+    worker.join()
+    assert worker.exitcode == 0
+    worker.close()
+
+
+def _make_a_worker(queue: freethreading.Queue[str]) -> None:
+    below = freethreading.Worker(target=queue.put, args=("from below",))
+    below.start()
+    below.join()
