@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
-from freethreading._backend import process_backend
+from freethreading._backend import backend_of_workers
 
 # How a task's items become calls of its function.
 CALL = 1  # one item, (args, kwargs): function(*args, **kwargs)
@@ -233,7 +233,7 @@ def call_item(kind: int, function: Callable[..., Any], item: Any) -> Outcome:
 
 def make_engine(options: Options) -> Engine:
     """An engine of the back end that is chosen now."""
-    if process_backend():
+    if backend_of_workers():
         from freethreading._process_engine import ProcessEngine
 
         return ProcessEngine(options)
