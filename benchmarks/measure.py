@@ -30,7 +30,7 @@ def loop(count, now, {names}):
 def statement_loop(statement: Statement) -> Callable[[int], float]:
     """A function (rounds) -> seconds of that many executions of the statement, the empty loop's time included."""
     namespace: dict[str, Callable[..., float]] = {}
-    exec(LOOP.format(names=", ".join(statement.names), text=statement.text), {}, namespace)  # noqa: S102
+    exec(LOOP.format(names=", ".join(statement.names), text=statement.text), {}, namespace)
     loop = namespace["loop"]
     return lambda count: loop(count, time.perf_counter, **statement.names)
 
@@ -39,7 +39,9 @@ def empty_loop_seconds(count: int) -> float:
     return statement_loop(Statement("pass", {}))(count)
 
 
-def time_statements(statements: dict[str, Statement], rounds: int = 9, seconds: float = 0.02) -> dict[str, float]:
+def time_statements(
+    statements: dict[str, Statement], rounds: int = 9, seconds: float = 0.02
+) -> dict[str, float]:
     """Median nanoseconds of each subject's statement; the subjects take turns, so that a noisy spell hits all."""
     loops = {name: statement_loop(statement) for name, statement in statements.items()}
     counts = {name: _calibrate(loop, seconds) for name, loop in loops.items()}

@@ -1,6 +1,6 @@
 """The cost of being there: importing the package, making each object, opening a session.
 
-    python -m benchmarks.presence
+python -m benchmarks.presence
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ import freethreading
 
 from .measure import Statement, environment, time_statements
 
-IMPORTS = {"freethreading": "import freethreading", "queue, concurrent.futures": "import queue, concurrent.futures"}
+IMPORTS = {
+    "freethreading": "import freethreading",
+    "queue, concurrent.futures": "import queue, concurrent.futures",
+}
 SESSION = "import time, freethreading; s = time.perf_counter(); freethreading.Lock(shared=True); print(time.perf_counter() - s)"
 
 
@@ -33,7 +36,8 @@ def import_milliseconds(rounds: int = 15) -> dict[str, float]:
 
 def session_milliseconds(rounds: int = 15) -> float:
     outputs = [
-        subprocess.run([sys.executable, "-c", SESSION], check=True, capture_output=True, text=True).stdout for _ in range(rounds)
+        subprocess.run([sys.executable, "-c", SESSION], check=True, capture_output=True, text=True).stdout
+        for _ in range(rounds)
     ]
     return statistics.median(float(output) * 1e3 for output in outputs)
 
@@ -43,7 +47,9 @@ def main() -> int:
     imports = import_milliseconds()
     bare = import_milliseconds_of_nothing()
     ours, peer = (value - bare for value in imports.values())
-    print(f"import freethreading {ours:.2f} ms, import queue, concurrent.futures {peer:.2f} ms: {ours / peer:.2f}x (goal: at most 1.3)")
+    print(
+        f"import freethreading {ours:.2f} ms, import queue, concurrent.futures {peer:.2f} ms: {ours / peer:.2f}x (goal: at most 1.3)"
+    )
     os.environ["FREETHREADING_BACKEND"] = "threading"
     for name, standard, goal in (
         ("Lock", threading.Lock, 3.0),
@@ -52,10 +58,15 @@ def main() -> int:
         ("Queue", queue.Queue, 1.0),
     ):
         times = time_statements(
-            {"ours": Statement("x()", {"x": getattr(freethreading, name)}), "standard": Statement("x()", {"x": standard})}
+            {
+                "ours": Statement("x()", {"x": getattr(freethreading, name)}),
+                "standard": Statement("x()", {"x": standard}),
+            }
         )
         ratio = times["ours"] / times["standard"]
-        print(f"making a {name}: {times['ours']:.0f} ns, the standard library's {times['standard']:.0f} ns: {ratio:.2f}x (goal: at most {goal:g})")
+        print(
+            f"making a {name}: {times['ours']:.0f} ns, the standard library's {times['standard']:.0f} ns: {ratio:.2f}x (goal: at most {goal:g})"
+        )
     print(f"the first shared object (opens the session): {session_milliseconds():.2f} ms (goal: under 1)")
     return 0
 

@@ -45,11 +45,14 @@ class Row(NamedTuple):
 
     def met(self) -> bool:
         return (
-            self.threading / self.ours >= self.goal.threading and self.multiprocessing / self.ours >= self.goal.multiprocessing
+            self.threading / self.ours >= self.goal.threading
+            and self.multiprocessing / self.ours >= self.goal.multiprocessing
         )
 
 
-def statements_of(case: str, make: dict[str, Callable[[], Any]], text: str, setup: Callable[[Any], None] | None) -> dict[str, Statement]:
+def statements_of(
+    case: str, make: dict[str, Callable[[], Any]], text: str, setup: Callable[[Any], None] | None
+) -> dict[str, Statement]:
     statements = {}
     for peer, factory in make.items():
         thing = factory()
@@ -75,7 +78,12 @@ STATEMENTS: list[tuple[str, dict[str, Callable[[], Any]], str, Goal]] = [
     ("with Lock", peers("Lock"), "\n        with x: pass", WITH_GOAL),
     ("with RLock", peers("RLock"), "\n        with x: pass", WITH_GOAL),
     ("Semaphore acquire+release", peers("Semaphore", 1), "x.acquire(); x.release()", Goal(20, 1.6)),
-    ("BoundedSemaphore acquire+release", peers("BoundedSemaphore", 1), "x.acquire(); x.release()", Goal(20, 1.6)),
+    (
+        "BoundedSemaphore acquire+release",
+        peers("BoundedSemaphore", 1),
+        "x.acquire(); x.release()",
+        Goal(20, 1.6),
+    ),
     ("Event set+clear", peers("Event"), "x.set(); x.clear()", Goal(15, 15)),
     ("Event is_set", peers("Event"), "x.is_set()", Goal(1, 1)),
     ("Condition with+notify", peers("Condition"), "\n        with x: x.notify()", Goal(3, 3)),
@@ -110,7 +118,9 @@ def contend(lock: Any, start: Any, rounds: int) -> None:
             pass
 
 
-def run_pair(start: Callable[..., Any], make: Callable[[], tuple[Any, Any]], mine: Any, theirs: Any, rounds: int) -> float:
+def run_pair(
+    start: Callable[..., Any], make: Callable[[], tuple[Any, Any]], mine: Any, theirs: Any, rounds: int
+) -> float:
     """Microseconds a round between this thread (`mine`) and a worker (`theirs`)."""
     first, second = make()
     worker = start(theirs, first, second, rounds + 10)
@@ -167,7 +177,12 @@ def start_ours(target: Any, *arguments: Any) -> Any:
 STARTS = {"ours": start_ours, "threading": start_thread, "multiprocessing": start_process}
 
 
-def pairs(name: str, *arguments: object, second: str | None = None, seconds_arguments: tuple[object, ...] | None = None) -> dict[str, Any]:
+def pairs(
+    name: str,
+    *arguments: object,
+    second: str | None = None,
+    seconds_arguments: tuple[object, ...] | None = None,
+) -> dict[str, Any]:
     second_name = second or name
     second_arguments = arguments if seconds_arguments is None else seconds_arguments
     firsts, seconds = peers(name, *arguments), peers(second_name, *second_arguments)
@@ -182,9 +197,7 @@ def two_workers(rounds: int) -> list[Row]:
     ]
     rows = []
     for case, makes, mine, theirs, count in exchanges:
-        runs = {
-            peer: (lambda p=peer: run_pair(STARTS[p], makes[p], mine, theirs, count)) for peer in STARTS
-        }
+        runs = {peer: (lambda p=peer: run_pair(STARTS[p], makes[p], mine, theirs, count)) for peer in STARTS}
         rows.append(Row(case, "us", goal=Goal(10, 10), **take_turns(runs, rounds)))
     makes = pairs("Lock", second="Barrier", seconds_arguments=(3,))
     runs = {peer: (lambda p=peer: run_contended(STARTS[p], makes[p], 20_000)) for peer in STARTS}
@@ -207,13 +220,20 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=7, help="rounds of which the median is taken")
     parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
     os.environ["FREETHREADING_BACKEND"] = BACKEND
     rows = [
-        Row(case, "ns", goal=goal, **time_statements(statements_of(case, makes, text, None), rounds=options.rounds))
+        Row(
+            case,
+            "ns",
+            goal=goal,
+            **time_statements(statements_of(case, makes, text, None), rounds=options.rounds),
+        )
         for case, makes, text, goal in STATEMENTS
     ]
     rows += two_workers(options.rounds)

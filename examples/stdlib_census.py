@@ -62,7 +62,9 @@ def standard_library() -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workers", type=int, default=None, help="workers in the pool (default: one a CPU)")
     options = parser.parse_args()
 
@@ -79,7 +81,9 @@ def main() -> int:
             pool.map(abs, range(8))  # the workers are there
             parallel, seconds = timed(lambda: pool.map(count, paths, chunksize=8))
         speedup = serial_seconds / seconds
-        print(f"{backend:20} {seconds:6.2f} s   {parallel.nodes:,} nodes, {parallel.names:,} names   {speedup:.2f}x")
+        print(
+            f"{backend:20} {seconds:6.2f} s   {parallel.nodes:,} nodes, {parallel.names:,} names   {speedup:.2f}x"
+        )
         if parallel != serial:
             print(f"the counts differ: {parallel} in the pool, {serial} serially", file=sys.stderr)
             failed = True

@@ -46,7 +46,13 @@ def check_cpp(root: Path) -> Iterator[str]:
             python_header = header in PYTHON_HEADERS
             if in_core and python_header:
                 yield f"{name}: the core knows nothing of Python, but includes {header}"
-            elif bracket == "<" and not in_os and not in_tests and not python_header and not CPP_STANDARD.match(header):
+            elif (
+                bracket == "<"
+                and not in_os
+                and not in_tests
+                and not python_header
+                and not CPP_STANDARD.match(header)
+            ):
                 yield f"{name}: system header <{header}> outside core/src/os"
             if not in_core and bracket == '"' and header.startswith(("os/", "src/", "../core")):
                 yield f"{name}: the binding sees core/include only, but includes {header}"
@@ -64,7 +70,9 @@ def imported_modules(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def check_python(root: Path) -> Iterator[str]:
-    allowed = set(sys.stdlib_module_names) | OPTIONAL_PACKAGES | {"freethreading", "_typeshed", "typing_extensions"}
+    allowed = (
+        set(sys.stdlib_module_names) | OPTIONAL_PACKAGES | {"freethreading", "_typeshed", "typing_extensions"}
+    )
     package = root / "src" / "freethreading"
     for path in sorted([*package.rglob("*.py"), *package.rglob("*.pyi")]):
         for line, module in imported_modules(ast.parse(path.read_text(encoding="utf-8"))):

@@ -33,7 +33,7 @@ class _Tracer(ByValuePickler):
         return None
 
 
-_PRIMITIVES = (
+_PRIMITIVES: tuple[type[Any], ...] = (
     _core.Lock,
     _core.RLock,
     _core.Semaphore,
@@ -118,7 +118,7 @@ def _path(obj: Any, culprit: object, where: Where) -> str | None:
 
 
 def _children(obj: Any) -> Iterator[tuple[str, Any]]:
-    kind = type(obj)
+    kind = type(obj)  # pyright: ignore[reportUnknownVariableType]
     items: list[Any]
     if issubclass(kind, dict):
         for key, value in list(obj.items()):

@@ -57,7 +57,8 @@ class Flight:
         self.task = task
         self.first = first  # index in the task of its item 0
         self.length = length
-        self.frames = frames  # a batch: the function's, then the items'; a call: its one, until it is sent
+        # A batch: the function's, then the items'; a call: its one, until it is sent.
+        self.frames: Sequence[bytes] = frames
         self.handles = handles  # in flight for this object's sake
         self.unsent = unsent  # why an item could not be pickled
         self.arrived = 0  # outcomes that came; a worker publishes them in order

@@ -153,14 +153,14 @@ class Feed(_PoolSink):
         chunksize: int,
         ordered: bool,
     ) -> None:
-        self.condition = threading.Condition(threading.Lock())
+        self.condition: threading.Condition = threading.Condition(threading.Lock())
         self.ready: collections.deque[Outcome] = (
             collections.deque()
         )  # in the order in which the consumer gets them
-        self.yielded = 0
+        self.yielded: int = 0
         self.length: int | None = None  # known when the input has ended
         self.pool: WorkerPool | None = pool
-        self.bounded = True
+        self.bounded: bool = True
         self.input_error: BaseException | None = None  # raised behind the last result
         self._function = function
         self._kind = kind
@@ -172,7 +172,9 @@ class Feed(_PoolSink):
         self._pulled = 0
         self._gathered = 0
         self._ahead = max(64, 8 * chunksize, 8 * chunksize * pool._engine.options.workers)
-        self.thread = threading.Thread(target=self._pull, name="freethreading-feed", daemon=True)
+        self.thread: threading.Thread = threading.Thread(
+            target=self._pull, name="freethreading-feed", daemon=True
+        )
 
     def start(self) -> None:
         self.thread.start()

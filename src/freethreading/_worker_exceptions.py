@@ -75,7 +75,7 @@ class WorkerLostError(BrokenProcessPool):
     ) -> None:
         self.pid = pid
         self.exitcode = exitcode
-        self.signal = signal if signal is not None else _signal_of(exitcode)
+        self.signal: int | None = signal if signal is not None else _signal_of(exitcode)
         self.reason = reason
         self.task = task
         super().__init__(

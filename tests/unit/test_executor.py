@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.program import run_program
-from support.until import until
 
 import freethreading
+from support.program import run_program
+from support.until import until
 
 
 def square(x: int) -> int:

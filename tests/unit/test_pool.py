@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.program import run_program
-from support.until import until
 
 import freethreading
 from freethreading import _frames
+from support.program import run_program
+from support.until import until
 
 
 def square(x: int) -> int:

@@ -55,7 +55,10 @@ def parameters(thing: object) -> list[str]:
     """The parameters a caller sees, `name` or `name=default`, without self and without `shared` and catch-alls."""
     found = []
     for parameter in inspect.signature(thing).parameters.values():  # type: ignore[arg-type]
-        if parameter.name in ("self", "shared") or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+        if parameter.name in ("self", "shared") or parameter.kind in (
+            parameter.VAR_KEYWORD,
+            parameter.VAR_POSITIONAL,
+        ):
             continue
         default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
         found.append(parameter.name + default)
