@@ -80,7 +80,9 @@ class Belongings:
         extra = [f"thread {thread.name}" for thread in self.threads - before.threads]
         extra += [f"process {pid}: {processes.command(pid)}" for pid in self.processes - before.processes]
         if len(self.descriptors) > len(before.descriptors):
-            extra += [f"descriptor {number}: {target}" for number, target in self.descriptors - before.descriptors]
+            extra += [
+                f"descriptor {number}: {target}" for number, target in self.descriptors - before.descriptors
+            ]
         if self.objects > before.objects:
             extra.append(f"{self.objects - before.objects} objects in the region")
         return extra

@@ -211,5 +211,3 @@ def _is_open(descriptor: int) -> bool:
     except OSError:
         return False
     return True
-
-

@@ -48,7 +48,7 @@ class _FacadeProcess(_process.BaseProcess):
             raise OwnershipError("a worker can be started by the process only that made it")
         if getattr(_process.current_process(), "_inheriting", False):
             raise RuntimeError(
-                'this process is being made: it imports the main module, whose top level starts a worker. Put what '
+                "this process is being made: it imports the main module, whose top level starts a worker. Put what "
                 'starts workers under `if __name__ == "__main__":`'
             )
         _process._cleanup()  # type: ignore[attr-defined]
@@ -169,7 +169,14 @@ def rebuild(description: dict[str, Any], facade: Worker | None) -> _FacadeProces
     body = WorkerProcess.__new__(WorkerProcess)
     state = dict(description)
     state["_config"]["authkey"] = _process.AuthenticationString(state["_config"]["authkey"])  # type: ignore[attr-defined]
-    state |= {"_popen": None, "_closed": False, "is_launching": False, "_target": None, "_args": (), "_kwargs": {}}
+    state |= {
+        "_popen": None,
+        "_closed": False,
+        "is_launching": False,
+        "_target": None,
+        "_args": (),
+        "_kwargs": {},
+    }
     body.__dict__.update(state)
     body.facade = facade if facade is not None else facade_of(body)
     body.facade._body = body

@@ -52,7 +52,9 @@ def main(preparation: dict[str, Any]) -> NoReturn:
     gc.collect()
     gc.freeze()
     while True:
-        data, descriptors, _, _ = socket.recv_fds(orders, _ORDER.size, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+        data, descriptors, _, _ = socket.recv_fds(
+            orders, _ORDER.size, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+        )
         if len(data) < _ORDER.size:
             os._exit(0)  # the supervisor has gone, or has another zygote
         ticket, token = _ORDER.unpack(data)

@@ -10,7 +10,9 @@ from support.subjects import OURS, SUBJECTS, Subject
 def _activated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Subject:
     subject: Subject = request.param
     monkeypatch.delenv("FREETHREADING_BACKEND", raising=False)
-    monkeypatch.setenv("FREETHREADING_BACKEND", "threading")  # undone after the test, whatever activate() sets
+    monkeypatch.setenv(
+        "FREETHREADING_BACKEND", "threading"
+    )  # undone after the test, whatever activate() sets
     subject.activate()
     return subject
 

@@ -169,4 +169,3 @@ def test_barrier_crosses() -> None:
 
 def meet(barrier: Any, done: Any) -> None:
     done.put(barrier.wait(20))
-

@@ -66,7 +66,9 @@ def test_wait_as_completed_and_callbacks(ours: Subject) -> None:
     with freethreading.WorkerPoolExecutor(2) as executor:
         futures = [executor.submit(add, x) for x in range(5)]
         futures[0].add_done_callback(lambda future: seen.append(future.result()))
-        assert sorted(future.result() for future in concurrent.futures.as_completed(futures, 20)) == list(range(5))
+        assert sorted(future.result() for future in concurrent.futures.as_completed(futures, 20)) == list(
+            range(5)
+        )
         done, pending = concurrent.futures.wait(futures, 20)
         assert len(done) == 5 and not pending
     assert seen == [0]
@@ -108,7 +110,9 @@ def test_asyncio(ours: Subject) -> None:
 
 
 def test_arguments_are_accepted_on_both(ours: Subject) -> None:
-    with freethreading.WorkerPoolExecutor(1, thread_name_prefix="prefix", mp_context=None, max_tasks_per_child=None) as executor:
+    with freethreading.WorkerPoolExecutor(
+        1, thread_name_prefix="prefix", mp_context=None, max_tasks_per_child=None
+    ) as executor:
         assert executor.submit(own_name).result(20).startswith("prefix")
 
 

@@ -119,7 +119,12 @@ def test_return_exceptions(pool: freethreading.WorkerPool) -> None:
         list(pool.imap(reject_odd, range(4), return_exceptions=True)),
         pool.starmap(reject_odd, [(x,) for x in range(4)], return_exceptions=True),
     ):
-        assert [item if isinstance(item, int) else type(item) for item in outcome] == [0, ValueError, 2, ValueError]
+        assert [item if isinstance(item, int) else type(item) for item in outcome] == [
+            0,
+            ValueError,
+            2,
+            ValueError,
+        ]
 
 
 def test_an_iterator_goes_on_after_an_items_exception(pool: freethreading.WorkerPool) -> None:
@@ -282,8 +287,10 @@ class TestProcessesOnly:
         victim = freethreading.active_children()[0]
         os.kill(victim.pid, signal.SIGKILL)
         until(
-            lambda: victim.pid not in {worker.pid for worker in freethreading.active_children()}
-            and len(freethreading.active_children()) == 2,
+            lambda: (
+                victim.pid not in {worker.pid for worker in freethreading.active_children()}
+                and len(freethreading.active_children()) == 2
+            ),
             "it is replaced",
         )
         assert pool.map(square, range(20), chunksize=1) == [x * x for x in range(20)]

@@ -12,9 +12,34 @@ from support.subjects import Subject
 from support.until import until
 
 VALUES: list[object] = [
-    None, True, False, 0, -1, 2**31, -(2**63), 2**200, 1.5, float("inf"), "", "text", "\N{SNOWMAN} \ud800", b"", b"bytes" * 9,
-    "x" * 5000, b"y" * 70_000, (), (1, "a", None), ((1, (2, b"3")), 4.0), [1, [2]], {"key": {"nested": [1, 2]}}, {1, 2}, range(3),
-    slice(1, 2), 3 + 4j, bytearray(b"abc"), frozenset({1}),
+    None,
+    True,
+    False,
+    0,
+    -1,
+    2**31,
+    -(2**63),
+    2**200,
+    1.5,
+    float("inf"),
+    "",
+    "text",
+    "\N{SNOWMAN} \ud800",
+    b"",
+    b"bytes" * 9,
+    "x" * 5000,
+    b"y" * 70_000,
+    (),
+    (1, "a", None),
+    ((1, (2, b"3")), 4.0),
+    [1, [2]],
+    {"key": {"nested": [1, 2]}},
+    {1, 2},
+    range(3),
+    slice(1, 2),
+    3 + 4j,
+    bytearray(b"abc"),
+    frozenset({1}),
 ]
 
 

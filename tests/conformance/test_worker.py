@@ -140,7 +140,9 @@ def test_exit_code_of_sys_exit(ours: Subject, code: Any, expected: int) -> None:
     assert worker.exitcode == expected
 
 
-def test_uncaught_exception_is_printed_and_the_exit_code_is_one(ours: Subject, capfd: pytest.CaptureFixture[str]) -> None:
+def test_uncaught_exception_is_printed_and_the_exit_code_is_one(
+    ours: Subject, capfd: pytest.CaptureFixture[str]
+) -> None:
     worker = freethreading.Worker(target=fail)
     if not ours.processes:
         seen: list[Any] = []
@@ -211,7 +213,9 @@ def read_environment(result: Any) -> None:
     result.put((os.environ.get("FT_TEST_VALUE"), os.getcwd(), "/ft-test-path" in sys.path))
 
 
-def test_sees_environment_folder_and_path_as_they_are_at_start(ours: Subject, monkeypatch: Any, tmp_path: Any) -> None:
+def test_sees_environment_folder_and_path_as_they_are_at_start(
+    ours: Subject, monkeypatch: Any, tmp_path: Any
+) -> None:
     result = ours.Queue()
     for value in ("first", "second"):
         monkeypatch.setenv("FT_TEST_VALUE", value)

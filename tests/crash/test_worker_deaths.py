@@ -185,7 +185,11 @@ print(_supervisor.pid(), *[worker.pid for worker in workers], *processes.zygotes
 def test_nothing_outlives_a_killed_program(how: int) -> None:
     code = PRELUDE + START_AND_WAIT.format(daemon=False) + "event.wait(60)\n"
     program = subprocess.Popen(
-        [sys.executable, "-c", code], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", code],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     assert program.stdout is not None
     pids = {int(word) for word in program.stdout.readline().split()}

@@ -16,7 +16,13 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def run(backend: str, *arguments: str, source: str | None = None) -> str:
     environment = {**os.environ, "FREETHREADING_BACKEND": backend}
     done = subprocess.run(
-        [sys.executable, *arguments], input=source, env=environment, capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, *arguments],
+        input=source,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -44,7 +50,12 @@ def test_workers(backend: str) -> None:
 def test_stdlib_census() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "FREETHREADING_BACKEND"}
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / "stdlib_census.py")], env=environment, capture_output=True, text=True, timeout=380, check=False
+        [sys.executable, str(EXAMPLES / "stdlib_census.py")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=380,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert re.search(r"multiprocessing +[\d.]+ s .* [\d.]+x", done.stdout)

@@ -45,7 +45,11 @@ if lock_tests:
     define("EventTests", lock_tests.EventTests, eventtype=staticmethod(freethreading.Event))
     define("ConditionTests", lock_tests.ConditionTests, condtype=staticmethod(freethreading.Condition))
     define("SemaphoreTests", lock_tests.SemaphoreTests, semtype=staticmethod(freethreading.Semaphore))
-    define("BoundedSemaphoreTests", lock_tests.BoundedSemaphoreTests, semtype=staticmethod(freethreading.BoundedSemaphore))
+    define(
+        "BoundedSemaphoreTests",
+        lock_tests.BoundedSemaphoreTests,
+        semtype=staticmethod(freethreading.BoundedSemaphore),
+    )
     define("BarrierTests", lock_tests.BarrierTests, barriertype=staticmethod(freethreading.Barrier))
 
 test_queue = shipped("test_queue")
@@ -133,7 +137,10 @@ class Report(unittest.TestResult):
     """Prints each test's name before it runs and its outcome after, so that a test that hangs is known."""
 
     def tell(self, test: unittest.TestCase, outcome: str, detail: str = "") -> None:
-        print(json.dumps({"test": test.id().partition(".")[2], "outcome": outcome, "detail": detail}), flush=True)
+        print(
+            json.dumps({"test": test.id().partition(".")[2], "outcome": outcome, "detail": detail}),
+            flush=True,
+        )
 
     def startTest(self, test: unittest.TestCase) -> None:
         super().startTest(test)
@@ -169,7 +176,9 @@ def main() -> int:
         loader.loadTestsFromTestCase(globals()[name]) for name in SUITES[suite] if name in globals()
     )
     if only:
-        tests = unittest.TestSuite(test for group in tests for test in group if test.id().partition(".")[2] in only)
+        tests = unittest.TestSuite(
+            test for group in tests for test in group if test.id().partition(".")[2] in only
+        )
     excluded = set(json.loads(os.environ.get("FT_EXCLUDED", "[]")))
     kept = [test for group in tests for test in (group if isinstance(group, unittest.TestSuite) else [group])]
     report = Report()

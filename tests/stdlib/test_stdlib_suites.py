@@ -49,7 +49,11 @@ def test_suite(suite: str, backend: str) -> None:
     stuck = [name for name, outcome in outcomes.items() if outcome == "started"]
     assert not stuck, f"{stuck} did not end\n{errors[-3000:]}"
     assert records and "finished" in records[-1], f"the run ended early\n{errors[-3000:]}"
-    surprises = [f"{name}:\n{details[name]}" for name, outcome in outcomes.items() if outcome == "failed" and name not in expected]
+    surprises = [
+        f"{name}:\n{details[name]}"
+        for name, outcome in outcomes.items()
+        if outcome == "failed" and name not in expected
+    ]
     assert not surprises, "\n".join(surprises)
     pass_now = sorted(name for name in expected if outcomes.get(name) == "passed")
     assert not pass_now, f"listed as different, but they pass: {pass_now}"

@@ -65,7 +65,9 @@ def _start_time(pid: int) -> int:
 
 def command(pid: int) -> str:
     try:
-        return (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        return (
+            (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        )
     except OSError:
         return "(ended)"
 
@@ -92,7 +94,9 @@ def infrastructure_descriptors() -> set[tuple[int, str]]:
     marks = ("memfd:freethreading", "/pym-")
     tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
     number = tracker._resource_tracker._fd if tracker is not None else None
-    return {(n, target) for n, target in descriptors() if n == number or any(mark in target for mark in marks)}
+    return {
+        (n, target) for n, target in descriptors() if n == number or any(mark in target for mark in marks)
+    }
 
 
 def region_objects() -> int:
