@@ -132,8 +132,7 @@ void Supervision::receive_answers() {
     FT_CRASH_POINT("supervisor.answered");
     ObjectHeader* record = waiting_.front().record;
     if (claim_worker(body(record), answer->pid)) {
-      records_.push_back(record);
-      waiting_.front().record = nullptr;
+      watch_first();
     } else {
       os::kill_process(answer->pid, os::kKill);  // a second process for one record
     }
@@ -148,10 +147,18 @@ void Supervision::fail_first(std::int32_t status) {
     body(record).wait_status.store(status);
     static_cast<void>(advance_worker_state(session_->place(), body(record), WorkerState::kFailed));
   } else {  // a process took it that the zygote could not tell of any more
-    records_.push_back(record);
-    waiting_.front().record = nullptr;
+    watch_first();
   }
   forget_first();
+}
+
+// Its process is known. It may have died, and been buried, before the zygote told of it: then nothing comes of it any more.
+void Supervision::watch_first() {
+  ObjectHeader*& record = waiting_.front().record;
+  if (static_cast<WorkerState>(body(record).state.load()) != WorkerState::kExited) {
+    records_.push_back(record);
+    record = nullptr;
+  }
 }
 
 // Of the first in waiting_: its descriptors have been passed on, or nobody wants them.

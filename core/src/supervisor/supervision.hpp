@@ -45,6 +45,7 @@ class Supervision {
   void bury_the_dead();
   void bury_zygote(std::int32_t status);
   void fail_first(std::int32_t status);
+  void watch_first();
   void forget_first();
   void bury_worker(int pid, std::int32_t status);
   void end_everything();
