@@ -77,6 +77,7 @@ class ProcessEngine(Engine):
         self._setup, self._setup_handles = _pack_setup(options)
         self._tasks = Channel()
         self._results = Channel()
+        self._inbox: Channel | None = self._results  # what _nudge() writes to, from any thread
         self._members: list[_Member] = []
         self._flights: dict[int, Flight] = {}  # in the channel or with a worker
         self._backlog: collections.deque[Flight] = collections.deque()  # kept back: can be cancelled
@@ -157,9 +158,10 @@ class ProcessEngine(Engine):
 
     def _nudge(self) -> None:
         # Wakes the drainer. A message, since a mere wake-up would be lost while it is not asleep.
-        if not self._nudged:
+        inbox = self._inbox
+        if not self._nudged and inbox is not None:
             self._nudged = True
-            self._results.put(NUDGE, 0, 0, b"")
+            inbox.put(NUDGE, 0, 0, b"")
 
     def _start_drainer(self) -> None:
         # Under the lock. Not a daemon: leave() ends it before the interpreter joins threads.
@@ -349,7 +351,10 @@ class ProcessEngine(Engine):
         self._members = []
 
     def _release(self) -> None:
-        # The last worker has ended.
+        # The last worker has ended. A pool that is kept when it is closed keeps no memory of the session's.
+        self._inbox = None
+        for name in ("_tasks", "_results"):
+            self.__dict__.pop(name, None)
         handles, self._setup_handles = self._setup_handles, []
         for handle in handles:
             drop_handle(handle)
