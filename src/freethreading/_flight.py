@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from freethreading import _serialize
-from freethreading._core import drop_handle, retain_handle
+from freethreading._core import drop_handle, open_handle
 from freethreading._engine import CALL, Task
 from freethreading._frames import pack
 
@@ -15,33 +14,26 @@ from freethreading._frames import pack
 class PreparedFunction:
     """A batch's function, pickled once for all its messages."""
 
-    __slots__ = ("data", "function", "handles", "pid")
+    __slots__ = ("data", "function", "kept")
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.handles: list[bytes] = []
-        self.pid = os.getpid()
         packed = _serialize.dumps(function, where="func")
         self.function = function
         self.data = packed.data
-        self.handles = packed.handles
+        self.kept: Sequence[object] = keep(packed.handles)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
-
-    def __del__(self) -> None:
-        if self.pid == os.getpid():  # a forked child's copy has no counts of its own
-            for handle in self.handles:
-                drop_handle(handle)
 
 
 class Flight:
     """Items of a task that travel in one message.
 
-    A batch keeps its frames, and the objects that they refer to alive, to fly again with what a dead worker left of
-    them. A single call keeps nothing: a worker that dies with it fails it.
+    It keeps the shared objects that its message refers to. A batch also keeps its frames, to fly again with what a dead
+    worker left of them; a single call does not: a worker that dies with it fails it.
     """
 
-    __slots__ = ("arrived", "begun", "first", "frames", "handles", "length", "number", "task", "unsent")
+    __slots__ = ("arrived", "begun", "first", "frames", "kept", "length", "number", "task", "unsent")
 
     def __init__(
         self,
@@ -50,7 +42,7 @@ class Flight:
         first: int,
         length: int,
         frames: Sequence[bytes],
-        handles: list[bytes],
+        kept: Sequence[object],
         unsent: dict[int, BaseException],
     ) -> None:
         self.number = number
@@ -59,7 +51,7 @@ class Flight:
         self.length = length
         # A batch: the function's, then the items'; a call: its one, until it is sent.
         self.frames: Sequence[bytes] = frames
-        self.handles = handles  # in flight for this object's sake
+        self.kept = kept
         self.unsent = unsent  # why an item could not be pickled
         self.arrived = 0  # outcomes that came; a worker publishes them in order
         self.begun: bool | None = None
@@ -70,30 +62,37 @@ class Flight:
             self.begun = self.task.sink.begin()
         return self.begun
 
-    def message(self) -> tuple[bytes, list[bytes]]:
-        """The payload to send and its handles, each with a count of its own. Once for each flight."""
+    def message(self) -> bytes:
+        """The payload to send. Once for each flight."""
         if self.task.kind == CALL:
-            payload, handles = self.frames[0], self.handles
-            self.frames, self.handles = (), []
-            return payload, handles
-        for handle in self.handles:
-            retain_handle(handle)
-        return pack(self.frames), self.handles
+            payload, self.frames = self.frames[0], ()
+            return payload
+        return pack(self.frames)
 
     def rest(self, start: int, number: int) -> Flight | None:
         """A new flight of the items from `start` on; None: there are none."""
         if start >= self.length:
             return None
-        handles, self.handles = self.handles, []
         unsent = {index - start: error for index, error in self.unsent.items() if index >= start}
         frames = [self.frames[0], *self.frames[1 + start :]]
-        rest = Flight(number, self.task, self.first + start, self.length - start, frames, handles, unsent)
+        rest = Flight(number, self.task, self.first + start, self.length - start, frames, self.kept, unsent)
         rest.begun = True
         return rest
 
     def drop(self) -> None:
         """It is done or will not fly: nothing is kept alive for it any more."""
-        handles, self.handles = self.handles, []
+        self.kept = ()
+
+
+def keep(handles: Sequence[bytes]) -> list[object]:
+    """Proxies of the objects that a payload refers to, in place of their counts as in flight.
+
+    A message whose taker is killed would never give its counts back. These are this process's: they go when the call is
+    done, and with the process if it dies.
+    """
+    try:
+        return [open_handle(handle) for handle in handles]
+    finally:
         for handle in handles:
             drop_handle(handle)
 
@@ -104,29 +103,21 @@ def encode(task: Task, number: int) -> Flight:
     if task.kind == CALL:
         args, kwargs = task.items[0]
         packed = _serialize.dumps((function, args, kwargs), where=("func", "args", "kwargs"))
-        return Flight(number, task, 0, 1, (packed.data,), packed.handles, {})
+        return Flight(number, task, 0, 1, (packed.data,), keep(packed.handles), {})
     assert isinstance(function, PreparedFunction)
     frames = [function.data]
-    handles: list[bytes] = []
+    kept = [*function.kept]
     unsent: dict[int, BaseException] = {}
-    for handle in function.handles:
-        retain_handle(handle)
-        handles.append(handle)
-    try:
-        for index, item in enumerate(task.items):
-            try:
-                packed = _serialize.dumps(item, where="item")
-            except Exception as error:
-                unsent[index] = error
-                frames.append(b"")
-            else:
-                frames.append(packed.data)
-                handles.extend(packed.handles)
-    except BaseException:
-        for handle in handles:
-            drop_handle(handle)
-        raise
-    return Flight(number, task, 0, len(task.items), frames, handles, unsent)
+    for index, item in enumerate(task.items):
+        try:
+            packed = _serialize.dumps(item, where="item")
+        except Exception as error:
+            unsent[index] = error
+            frames.append(b"")
+        else:
+            frames.append(packed.data)
+            kept.extend(keep(packed.handles))
+    return Flight(number, task, 0, len(task.items), frames, kept, unsent)
 
 
 def describe_item(task: Task, index: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from freethreading import _serialize
-from freethreading._core import Channel, WorkerRecord, drop_handle
+from freethreading._core import Channel, WorkerRecord
 from freethreading._engine import CALL, Outcome, call_item
 from freethreading._exceptions import ShutDown
 from freethreading._frames import ERROR, READY, START_FAILED, UNSENT, VALUE, unpack
@@ -37,7 +37,7 @@ def serve(
             return
         if message is None:
             continue
-        kind, tag, _, payload, handles = message
+        kind, tag, _, payload, _ = message
         del message
         # Item k runs while record.item is k + 1; 0: none runs. Whoever finds this worker dead reads it.
         record.item = 1
@@ -47,8 +47,6 @@ def serve(
             _run_batch(results, record, kind, tag, payload)
         del payload
         record.item = 0
-        for handle in handles:
-            drop_handle(handle)
         if max_tasks is not None:
             max_tasks -= 1
 

@@ -31,7 +31,7 @@ from freethreading._engine import (
     terminated_error,
 )
 from freethreading._exceptions import WorkerLostError
-from freethreading._flight import Flight, PreparedFunction, describe_item, encode
+from freethreading._flight import Flight, PreparedFunction, describe_item, encode, keep
 from freethreading._frames import ERROR, NUDGE, READY, START_FAILED, UNSENT, VALUE
 from freethreading._pool_worker import serve
 from freethreading._process_worker import PoolProcess
@@ -74,7 +74,7 @@ class ProcessEngine(Engine):
 
     def __init__(self, options: Options) -> None:
         self._drainer: threading.Thread | None = None
-        self._setup, self._setup_handles = _pack_setup(options)
+        self._setup, self._setup_kept = _pack_setup(options)
         self._tasks = Channel()
         self._results = Channel()
         self._inbox: Channel | None = self._results  # what _nudge() writes to, from any thread
@@ -171,14 +171,11 @@ class ProcessEngine(Engine):
 
     def _publish(self, flight: Flight) -> None:
         # Under the lock. Where there is no memory for it, the drainer fails it.
-        payload, handles = flight.message()
         self._flights[flight.number] = flight
         try:
-            self._tasks.put(flight.task.kind, flight.number, 0, payload, handles)
+            self._tasks.put(flight.task.kind, flight.number, 0, flight.message())
         except BaseException as error:
             del self._flights[flight.number]
-            for handle in handles:
-                drop_handle(handle)
             self._unpublished.append((flight, error))
             self._nudge()
 
@@ -355,9 +352,7 @@ class ProcessEngine(Engine):
         self._inbox = None
         for name in ("_tasks", "_results"):
             self.__dict__.pop(name, None)
-        handles, self._setup_handles = self._setup_handles, []
-        for handle in handles:
-            drop_handle(handle)
+        self._setup_kept = []
         forget(self)
 
 
@@ -374,8 +369,8 @@ def _load(kind: int, payload: bytes, handles: Sequence[bytes]) -> Outcome:
             drop_handle(handle)
 
 
-def _pack_setup(options: Options) -> tuple[Any, list[bytes]]:
-    # What a worker gets to initialise itself with, and the handles that are in flight as long as the engine lives.
+def _pack_setup(options: Options) -> tuple[Any, list[object]]:
+    # What a worker gets to initialise itself with, and the shared objects that live as long as the engine for it.
     if options.initializer is None:
         return None, []
     try:
@@ -383,7 +378,7 @@ def _pack_setup(options: Options) -> tuple[Any, list[bytes]]:
     except RuntimeError:
         # A lock or queue of multiprocessing's: pickles only while a process is being started, with the process.
         return (options.initializer, options.initargs), []
-    return packed.data, packed.handles
+    return packed.data, keep(packed.handles)
 
 
 def _hook_multiprocessing() -> None:
