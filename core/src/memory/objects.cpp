@@ -41,21 +41,34 @@ ObjectHeader* Session::create_object(ObjectType type, std::size_t size) noexcept
 Handle Session::publish_object(ObjectHeader* object) noexcept {
   const Offset offset = state_->place.offset_of(object);
   object->generation = state_->header->generation.fetch_add(1) + 1;
-  add_reference(object);
+  refer_to(*object);
   object->state.store(ObjectState::kLive);
   FT_CRASH_POINT("objects.publish.live");
   state_->blocks.set_word(offset, block_word(BlockKind::kObject));
   return {.session = id(), .offset = offset, .generation = object->generation, .type = object->type};
 }
 
-void Session::add_reference(ObjectHeader* object) noexcept {
-  const std::uint32_t slot = memory::slot_of(state_->place.self());
+// One more proxy. REQUIRES: the object cannot end meanwhile.
+void Session::refer_to(ObjectHeader& object) noexcept {
+  const OwnerId self = state_->place.self();
+  const std::uint32_t slot = memory::slot_of(self);
   const std::lock_guard lock(state_->mutex);
   if (state_->left) {
     return;  // the slot may be another process's
   }
-  if (++state_->proxies[state_->place.offset_of(object)] == 1) {
-    object->refs[slot / 64].fetch_or(slot_bit(slot));
+  Proxies& proxies = state_->proxies[state_->place.offset_of(&object)];
+  ++proxies.count;
+  if (proxies.holder != self) {
+    proxies.holder = self;
+    object.refs[slot / 64].fetch_or(slot_bit(slot));
+  }
+}
+
+void Session::add_reference(ObjectHeader* object) noexcept {
+  const std::lock_guard lock(state_->mutex);
+  const auto found = state_->proxies.find(state_->place.offset_of(object));
+  if (found != state_->proxies.end()) {  // else this process has left
+    ++found->second.count;
   }
 }
 
@@ -74,14 +87,14 @@ ObjectHeader* Session::open(const Handle& handle) noexcept {
   const RegionGuard guard(state_->place, state_->header->objects);
   ObjectHeader* object = state_->left ? nullptr : find_live(handle);
   if (object != nullptr) {
-    add_reference(object);
+    refer_to(*object);
   }
   return object;
 }
 
 bool Session::retain_in_flight(const Handle& handle) noexcept {
   const RegionGuard guard(state_->place, state_->header->objects);
-  ObjectHeader* object = find_live(handle);
+  ObjectHeader* object = state_->left ? nullptr : find_live(handle);
   if (object != nullptr) {
     object->in_flight.fetch_add(1);
   }
@@ -107,21 +120,23 @@ void Session::drop_in_flight(const Handle& handle) noexcept {
 void Session::drop_reference(ObjectHeader* object) noexcept {
   const Offset offset = state_->place.offset_of(object);
   const Ending ending(*state_);
+  const OwnerId self = state_->place.self();
   Handle handle{.session = id(), .offset = offset};
   {
     const std::lock_guard lock(state_->mutex);
     const auto found = state_->proxies.find(offset);
-    if (found == state_->proxies.end()) {
-      return;  // this process has left
+    if (found == state_->proxies.end() || --found->second.count != 0) {
+      return;  // this process has left, or has more of them
     }
-    if (--found->second != 0) {
+    const bool held = found->second.holder == self;
+    state_->proxies.erase(found);
+    if (!held) {
       return;
     }
-    state_->proxies.erase(found);
     handle.generation = object->generation;  // it lives: its reference is not cleared yet
     handle.type = object->type;
   }
-  const std::uint32_t slot = memory::slot_of(state_->place.self());
+  const std::uint32_t slot = memory::slot_of(self);
   {
     const RegionGuard guard(state_->place, state_->header->objects);
     {
@@ -199,7 +214,7 @@ void Session::recover_object(Offset block, OwnerId gone, bool left_cleanly) noex
       if (leaving) {
         refs.fetch_or(bit);
       } else {
-        add_reference(&object);
+        refer_to(object);
       }
     } else if (object.destroyer.load() != gone || (leaving && state_->ending.load() != 0)) {
       return;  // its destroyer is at it

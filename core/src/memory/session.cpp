@@ -1,5 +1,6 @@
 #include "freethreading/memory/session.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <new>
 #include <thread>
@@ -105,7 +106,8 @@ SessionResult Session::create() noexcept {
   auto* header = reinterpret_cast<RegionHeader*>(base);  // NOLINT(*-reinterpret-cast): it lies there
   header->version = memory::kLayoutVersion;
   header->id = os::random_bits();
-  header->reserved = reserved;
+  // Half of what a limit leaves: this process needs some for itself.
+  header->reserved = reserved == kLargestReserve ? reserved : std::max(reserved / 2, kSmallestReserve);
   header->magic = memory::kMagic;
   os::unmap(base, reserved);
   const SessionResult result = attach(descriptor);
@@ -257,8 +259,13 @@ void Session::after_fork_in_child() noexcept {
   const std::lock_guard lock(state_->mutex);
   const OwnerId mine = state_->embryo;
   state_->embryo = kNobody;
-  if (mine != kNobody) {
-    static_cast<void>(take_slot(mine));
+  if (mine == kNobody || !take_slot(mine)) {
+    return;
+  }
+  for (auto& [offset, proxies] : state_->proxies) {
+    if (proxies.holder == state_->forker) {
+      proxies.holder = mine;
+    }
   }
 }
 
@@ -277,14 +284,17 @@ void Session::prepare_fork() noexcept {
 }
 
 void Session::reserve_for_child() noexcept {
-  const bool takes_part = !state_->left && state_->cached_self->load() != kNobody;
+  state_->forker = state_->cached_self->load();
+  const bool takes_part = !state_->left && state_->forker != kNobody;
   state_->embryo = takes_part ? state_->processes.claim() : kNobody;
   if (state_->embryo == kNobody) {
     return;
   }
   const std::uint32_t slot = memory::slot_of(state_->embryo);
-  for (const auto& [offset, count] : state_->proxies) {
-    state_->place.at<ObjectHeader>(offset)->refs[slot / 64].fetch_or(std::uint64_t{1} << (slot % 64));
+  for (const auto& [offset, proxies] : state_->proxies) {
+    if (proxies.holder == state_->forker) {
+      state_->place.at<ObjectHeader>(offset)->refs[slot / 64].fetch_or(std::uint64_t{1} << (slot % 64));
+    }
   }
   FT_CRASH_POINT("session.fork.referenced");
 }

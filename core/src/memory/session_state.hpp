@@ -23,6 +23,13 @@ std::atomic<OwnerId>* word_of_this_process() noexcept;
 
 namespace freethreading {
 
+// Proxies of one object in this process. `holder` is the owner whose reference keeps the object alive for them; where that is
+// not this process, they were copied by a fork that gave the child nothing, and their end touches nothing.
+struct Proxies {
+  std::uint32_t count = 0;
+  OwnerId holder = kNobody;
+};
+
 struct Session::State {
   State(Session* session, int descriptor, const os::FileIdentity& identity, std::byte* region,
         std::atomic<OwnerId>* cached) noexcept
@@ -41,8 +48,9 @@ struct Session::State {
   memory::BlockAllocator blocks;
 
   std::mutex mutex;                                       // held across a fork
-  std::unordered_map<Offset, std::uint32_t> proxies;      // guarded by mutex: proxies of this process for each object
+  std::unordered_map<Offset, Proxies> proxies;            // guarded by mutex: this process's, by object
   OwnerId embryo = kNobody;                               // guarded by mutex: the slot of the child being forked
+  OwnerId forker = kNobody;                               // guarded by mutex: whose references the embryo was given
   std::atomic<bool> left{false};        // leave() was called: nothing is taken or given up any more; set under mutex
   std::atomic<bool> swept{false};       // and this process's blocks are free
   std::atomic<std::uint32_t> ending{0};  // threads in an Ending

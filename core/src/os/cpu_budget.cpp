@@ -28,7 +28,7 @@ int rounded_up(long long quota, long long period) noexcept {
   if (quota <= 0 || period <= 0) {
     return 0;
   }
-  return static_cast<int>(std::clamp<long long>((quota + period - 1) / period, 1, 1 << 20));
+  return static_cast<int>(std::clamp<long long>(quota / period + (quota % period != 0 ? 1 : 0), 1, 1 << 20));
 }
 
 std::string read_file(const std::string& path) {

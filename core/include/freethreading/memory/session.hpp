@@ -109,6 +109,7 @@ class Session {
   void attach_again(int descriptor) noexcept;
   bool take_slot(OwnerId owner) noexcept;
   bool register_after_sweep() noexcept;
+  void refer_to(ObjectHeader& object) noexcept;
   ObjectHeader* find_live(const Handle& handle) noexcept;
   bool begin_destroying(ObjectHeader& object) noexcept;
   void finish_destroying(ObjectHeader& object) noexcept;
