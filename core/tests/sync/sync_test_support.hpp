@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <new>
 #include <thread>
@@ -29,11 +30,26 @@ inline constexpr Nanoseconds kPatience = 20 * kSecond;
 // How long a death may hold others up (DESIGN: within a second), and some for a loaded machine.
 inline constexpr Nanoseconds kNoticed = 3 * kSecond;
 
-// Ends the test program when a test hangs.
+// Ends the test program when a test hangs. Takes back what the test has made.
 class WatchedTest : public ::testing::Test {
+ public:
+  static void at_end(std::function<void()> work) { ends().push_back(std::move(work)); }
+
  protected:
+  ~WatchedTest() override {
+    for (const auto& work : ends()) {
+      work();
+    }
+    ends().clear();
+  }
   void SetUp() override { alarm(kWatchdogSeconds); }
   void TearDown() override { alarm(0); }
+
+ private:
+  static std::vector<std::function<void()>>& ends() {
+    static std::vector<std::function<void()>> works;
+    return works;
+  }
 };
 
 struct PrivateSubject {
@@ -55,7 +71,7 @@ struct SharedSubject {
 
 using Subjects = ::testing::Types<PrivateSubject, SharedSubject>;
 
-// A T in a block of the place; leaves the block behind when the test process ends.
+// A T in a block of the place, until the test ends.
 template <class T, class... Arguments>
 T& make(Place& place, Arguments&&... arguments) {
   const Offset at = place.allocate(sizeof(T));
@@ -64,6 +80,12 @@ T& make(Place& place, Arguments&&... arguments) {
   }
   T* made = new (place.at<T>(at)) T(std::forward<Arguments>(arguments)...);
   place.link(at);
+  WatchedTest::at_end([made, at, &place] {
+    if constexpr (requires { made->destroy(place); }) {
+      made->destroy(place);
+    }
+    place.free(at);
+  });
   return *made;
 }
 
