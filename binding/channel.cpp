@@ -103,9 +103,9 @@ PyObject* channel_get(PyObject* self, PyObject* const* args, Py_ssize_t nargs, P
   }
   Place& place = place_of(self);
   MessageQueue& queue = *body_of<MessageQueue>(self);
+  const std::uint32_t epoch = queue.wake_epoch();  // once: a wake ends this call, whatever it was doing then
   for (;;) {
     Message message;
-    const std::uint32_t epoch = queue.wake_epoch();
     QueueOutcome outcome = queue.try_get(place, message, note);
     if (outcome == QueueOutcome::kDone) return unpack(place, message);
     if (outcome == QueueOutcome::kShutDown) return raise_shut_down(self);
