@@ -16,6 +16,8 @@ from freethreading import _core
 
 _hooks_lock = threading.Lock()
 _hooked = False
+_follows = False  # and so do the children that this process forks
+_LAST = -(1 << 30)  # after every other finalizer of multiprocessing's
 
 
 def session_opened() -> None:
@@ -28,9 +30,47 @@ def session_opened() -> None:
         os.register_at_fork(
             before=_core.before_fork,
             after_in_parent=_core.after_fork_in_parent,
-            after_in_child=_core.after_fork_in_child,
+            after_in_child=_after_fork_in_child,
         )
         atexit.register(_leave)
+        _follow_multiprocessing()
+
+
+def _after_fork_in_child() -> None:
+    _core.after_fork_in_child()
+    _follow_multiprocessing()
+
+
+def _follow_multiprocessing() -> None:
+    """Has a child that multiprocessing forks leave at its end: such a child runs no atexit functions before Python 3.13.
+
+    Its finalizers are dropped when it begins; what is registered here runs after that.
+    """
+    global _follows
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None and not _follows:
+        _follows = True
+        util.register_after_fork(_follow_multiprocessing, _leave_with_process)
+
+
+def _leave_with_process(_: object) -> None:
+    from multiprocessing import process, util
+
+    workers: Any = sys.modules.get("freethreading._process_worker")
+    if workers is not None and isinstance(
+        process.current_process(), (workers.WorkerProcess, workers.PoolProcess)
+    ):
+        return  # a worker of ours leaves by itself, when it has told of its end
+    util.Finalize(None, _leave_after_threads, exitpriority=_LAST)
+
+
+def _leave_after_threads() -> None:
+    # multiprocessing waits for them only after its finalizers, and they may use shared objects until they end.
+    own = threading.current_thread()
+    while others := [thread for thread in threading.enumerate() if not thread.daemon and thread is not own]:
+        for thread in others:
+            thread.join()
+    _core.leave_sessions()
 
 
 def _leave() -> None:

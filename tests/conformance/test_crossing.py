@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+from multiprocessing import forkserver
 from typing import Any
 
 import pytest
@@ -11,6 +12,12 @@ import pytest
 import freethreading
 
 KINDS = ["Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Queue", "SimpleQueue"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def servers() -> None:
+    """multiprocessing's servers stay for the program's life: they are there before a test counts what is open."""
+    forkserver.ensure_running()
 
 
 def use(thing: Any, done: Any) -> None:

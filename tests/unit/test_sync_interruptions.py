@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from freethreading import Barrier, Condition, Event, Lock, OwnerDiedWarning, RLock, Semaphore
+from freethreading import Barrier, Condition, Event, Lock, OwnerDiedWarning, RLock, Semaphore, _core
 from support.until import until
 
 LOCKS = [Lock, RLock]
@@ -171,6 +171,13 @@ def test_an_action_that_raises_breaks_the_barrier(shared: bool) -> None:
 # --- death ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["met", "swept"])
+def death(request: pytest.FixtureRequest) -> Iterator[Callable[[], None]]:
+    """What happens between a death and the next caller: nothing, or somebody's sweep of what the dead process held."""
+    yield _core.sweep_sessions if request.param == "swept" else lambda: None
+    _core.sweep_sessions()  # the dead child's references to what it inherited
+
+
 def die_holding(lock: Any) -> None:
     with warnings.catch_warnings():
         # The watchdog is a thread, and 3.12 warns of any fork beside one.
@@ -183,9 +190,12 @@ def die_holding(lock: Any) -> None:
 
 
 @pytest.mark.parametrize("factory", LOCKS)
-def test_a_lock_whose_process_died_is_taken_over_with_a_warning(factory: Any) -> None:
+def test_a_lock_whose_process_died_is_taken_over_with_a_warning(
+    factory: Any, death: Callable[[], None]
+) -> None:
     lock = factory(shared=True)
     die_holding(lock)
+    death()
     with pytest.warns(OwnerDiedWarning, match="died without releasing it"):
         assert lock.acquire(timeout=20) is True
     lock.release()
@@ -194,9 +204,10 @@ def test_a_lock_whose_process_died_is_taken_over_with_a_warning(factory: Any) ->
 
 
 @pytest.mark.parametrize("factory", LOCKS)
-def test_where_warnings_are_errors_the_lock_is_not_held(factory: Any) -> None:
+def test_where_warnings_are_errors_the_lock_is_not_held(factory: Any, death: Callable[[], None]) -> None:
     lock = factory(shared=True)
     die_holding(lock)
+    death()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(OwnerDiedWarning):
