@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable
 from typing import Any
 
 from freethreading import _serialize
@@ -9,7 +11,12 @@ from freethreading._core import Channel, WorkerRecord
 from freethreading._engine import CALL, Outcome, call_item
 from freethreading._exceptions import ShutDown
 from freethreading._frames import ERROR, READY, START_FAILED, UNSENT, VALUE, unpack
-from freethreading._worker_process import current_record
+from freethreading._worker_process import current_record, take_interrupts
+
+# What is published of an item: the kind of message, its payload, its handles.
+Answer = tuple[int, bytes, list[bytes]]
+
+_interruptible = False  # whether the user's code runs
 
 
 def serve(
@@ -20,13 +27,16 @@ def serve(
     max_tasks: int | None,
 ) -> None:
     """The worker's main function: `setup` is (initializer, initargs), or its pickle."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+    take_interrupts()
     tasks = Channel.open(tasks_handle)
     results = Channel.open(results_handle)
     record = current_record()
     if setup is not None:
-        done, error = call_item(CALL, _initialise, ((setup,), {}))
-        if not done:
-            results.put(START_FAILED, number, 0, _serialize.dump_exception(error))
+        kind, payload, _ = _answer(_initialise, setup)
+        if kind == ERROR:
+            results.put(START_FAILED, number, 0, payload)
             return
     del setup
     results.put(READY, number, 0, b"")
@@ -42,7 +52,9 @@ def serve(
         # Item k runs while record.item is k + 1; 0: none runs. Whoever finds this worker dead reads it.
         record.item = 1
         if kind == CALL:
-            _publish(results, tag, 0, _run_call(payload))
+            answer = _answer(_call, payload)
+            results.put(answer[0], tag, 0, *answer[1:])
+            del answer
         else:
             _run_batch(results, record, kind, tag, payload)
         del payload
@@ -51,12 +63,57 @@ def serve(
             max_tasks -= 1
 
 
-def _initialise(setup: bytes | tuple[Any, tuple[Any, ...]]) -> None:
-    initializer, initargs = _serialize.loads(setup) if isinstance(setup, bytes) else setup
-    initializer(*initargs)
+def _interrupt(*_: object) -> None:
+    # An interrupt from the terminal goes to the program and to all of its workers. It ends the call that runs; of an idle
+    # worker it is the program's business what becomes.
+    if _interruptible:
+        raise KeyboardInterrupt
 
 
-def _run_call(payload: bytes) -> Outcome:
+def _user(function: Callable[..., Any], *args: Any) -> Any:
+    # function(*args), which runs the user's code: an interrupt is an exception in it.
+    global _interruptible
+    try:
+        try:
+            _interruptible = True
+            return function(*args)
+        finally:
+            _interruptible = False
+    except KeyboardInterrupt:  # perhaps one that came before the line above
+        _interruptible = False
+        raise
+
+
+def _answer(function: Callable[..., Outcome], *args: Any) -> Answer:
+    try:
+        answer: Answer = _user(_pack, function, *args)
+        return answer
+    except KeyboardInterrupt as error:  # behind the call
+        return ERROR, _serialize.dump_exception(error), []
+
+
+def _pack(function: Callable[..., Outcome], *args: Any) -> Answer:
+    done, value = function(*args)
+    if done:
+        try:
+            packed = _serialize.dumps(value, where="result")
+        except BaseException as error:
+            value = error
+        else:
+            return VALUE, packed.data, packed.handles
+    return ERROR, _serialize.dump_exception(value), []
+
+
+def _initialise(setup: bytes | tuple[Any, tuple[Any, ...]]) -> Outcome:
+    try:
+        initializer, initargs = _serialize.loads(setup) if isinstance(setup, bytes) else setup
+    except BaseException as error:
+        return False, error
+    done, value = call_item(CALL, initializer, (initargs, {}))
+    return done, None if done else value
+
+
+def _call(payload: bytes) -> Outcome:
     try:
         function, args, kwargs = _serialize.loads(payload)
     except BaseException as error:
@@ -64,25 +121,9 @@ def _run_call(payload: bytes) -> Outcome:
     return call_item(CALL, function, (args, kwargs))
 
 
-def _run_batch(results: Channel, record: WorkerRecord, kind: int, tag: int, payload: bytes) -> None:
-    frames = unpack(payload)
-    function: Any = None
-    failure: BaseException | None = None
-    try:
-        function = _serialize.loads(frames[0])
-    except BaseException as error:
-        failure = error
-    for index, frame in enumerate(frames[1:]):
-        record.item = index + 1
-        if not frame:
-            results.put(UNSENT, tag, index, b"")
-        elif failure is not None:
-            _publish(results, tag, index, (False, failure))
-        else:
-            _publish(results, tag, index, _run_item(kind, function, frame))
-
-
-def _run_item(kind: int, function: Any, frame: memoryview) -> Outcome:
+def _item(kind: int, function: Any, failure: BaseException | None, frame: memoryview) -> Outcome:
+    if failure is not None:
+        return False, failure
     try:
         item = _serialize.loads(frame)
     except BaseException as error:
@@ -90,14 +131,19 @@ def _run_item(kind: int, function: Any, frame: memoryview) -> Outcome:
     return call_item(kind, function, item)
 
 
-def _publish(results: Channel, tag: int, index: int, outcome: Outcome) -> None:
-    done, value = outcome
-    if done:
-        try:
-            packed = _serialize.dumps(value, where="result")
-        except BaseException as error:
-            value = error
+def _run_batch(results: Channel, record: WorkerRecord, kind: int, tag: int, payload: bytes) -> None:
+    frames = unpack(payload)
+    function: Any = None
+    failure: BaseException | None = None
+    try:
+        function = _user(_serialize.loads, frames[0])
+    except BaseException as error:
+        failure = error
+    for index, frame in enumerate(frames[1:]):
+        record.item = index + 1
+        if frame:
+            answer = _answer(_item, kind, function, failure, frame)
+            results.put(answer[0], tag, index, *answer[1:])
+            del answer
         else:
-            results.put(VALUE, tag, index, packed.data, packed.handles)
-            return
-    results.put(ERROR, tag, index, _serialize.dump_exception(value))
+            results.put(UNSENT, tag, index, b"")

@@ -38,6 +38,9 @@ class _FacadeProcess(_process.BaseProcess):
         return self.pid
 
     def run(self) -> None:
+        from freethreading._worker_process import take_interrupts
+
+        take_interrupts()
         self.facade.run()
 
     def start(self) -> None:
@@ -157,6 +160,9 @@ class PoolProcess(_FacadeProcess):
         target, args = self._call
         self._popen = Popen(self, None, (target, args, {}), self._queue)
         self._queue = None
+
+    def run(self) -> None:
+        self.facade.run()  # which takes interrupts when it can
 
     def description(self) -> dict[str, Any]:
         found = super().description()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from freethreading import _core, _main_module, _serialize
-from freethreading._core import WorkerRecord, drop_handle
+from freethreading._core import WorkerRecord
 from freethreading._frames import unpack
 
 if TYPE_CHECKING:
@@ -18,12 +19,25 @@ if TYPE_CHECKING:
 _ORDERS, _REGION, _PREPARATION, _DEATH_PIPE = 3, 4, 5, 6
 
 _record: WorkerRecord | None = None
+_mask: set[signal.Signals | int] = set()  # the signals that were blocked before hold_interrupts()
 
 
 def current_record() -> WorkerRecord:
     """This worker's record."""
     assert _record is not None, "this process is no worker"
     return _record
+
+
+def hold_interrupts(handler: Any) -> None:
+    """An interrupt (SIGINT) that comes while a worker is being made waits for take_interrupts(): it is the call's."""
+    global _mask
+    _mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    signal.signal(signal.SIGINT, handler)
+
+
+def take_interrupts() -> None:
+    """Before the user's code runs: interrupts reach it."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, _mask)
 
 
 def work(token: bytes, descriptors: list[int], imported: _main_module.Plan | None) -> NoReturn:
@@ -47,7 +61,7 @@ def _live(token: bytes, descriptors: list[int], imported: _main_module.Plan | No
     if not record.begin(os.getpid()):
         return 0  # a start that was tried again: another process is this worker
     _record = record
-    payload, handles = record.take_payload()
+    payload, _ = record.take_payload()
     first, second = unpack(payload)
     preparation: Preparation = pickle.loads(first)
     _take_descriptors(preparation["descriptors"], descriptors)
@@ -56,8 +70,6 @@ def _live(token: bytes, descriptors: list[int], imported: _main_module.Plan | No
     _become(preparation)
     _take_main(preparation["main"], imported)
     facade, target, args, kwargs = _serialize.loads(second)
-    for handle in handles:
-        drop_handle(handle)
     body = rebuild(preparation["process"], facade)
     body.facade._target, body.facade._args, body.facade._kwargs = target, args, kwargs
     del facade, target, args, kwargs, payload, first, second

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from freethreading import _core, _main_module
-from freethreading._worker_process import work
+from freethreading._worker_process import hold_interrupts, work
 
 # As in core/src/pool/supervisor_protocol.hpp.
 ORDERS = 3
@@ -66,7 +66,7 @@ def main(preparation: dict[str, Any]) -> NoReturn:
         else:
             if pid == 0:
                 orders.detach()
-                signal.signal(signal.SIGINT, interrupt)
+                hold_interrupts(interrupt)
                 work(token, descriptors, plan if imported else None)
         for descriptor in descriptors:
             os.close(descriptor)

@@ -23,6 +23,11 @@ def _parents() -> dict[int, int]:
     return parents
 
 
+def alive() -> set[int]:
+    """Process ids of all processes that are no zombies."""
+    return set(_parents())
+
+
 def descendants(*roots: int) -> set[int]:
     """Process ids of all live descendants of `roots`; zombies do not count."""
     parents = _parents()
