@@ -9,17 +9,21 @@
 namespace freethreading::binding {
 namespace {
 
+// A maxsize as a capacity: zero and less mean no bound. False: an error is set.
+bool capacity_of(PyObject* maxsize, std::uint64_t* capacity) {
+  const long long value = PyLong_AsLongLong(maxsize);
+  if (value == -1 && PyErr_Occurred() != nullptr) return false;
+  *capacity = value > 0 ? static_cast<std::uint64_t>(value) : 0;
+  return true;
+}
+
 int queue_init(PyObject* self, PyObject* args, PyObject* kwargs) {
   static constexpr const char* kNames[] = {"maxsize", "shared"};
   static constexpr Signature kSignature{"Queue", kNames, 2, 1, 0};
   PyObject* values[2] = {};
   if (!bind_call(kSignature, args, kwargs, values)) return -1;
-  long long maxsize = 0;
-  if (values[0] != nullptr) {
-    maxsize = PyLong_AsLongLong(values[0]);
-    if (maxsize == -1 && PyErr_Occurred() != nullptr) return -1;
-  }
-  const std::uint64_t capacity = maxsize > 0 ? static_cast<std::uint64_t>(maxsize) : 0;
+  std::uint64_t capacity = 0;
+  if (values[0] != nullptr && !capacity_of(values[0], &capacity)) return -1;
   return place_queue(self, values[1], ObjectType::kQueue, capacity, true);
 }
 
@@ -77,6 +81,17 @@ PyObject* get_maxsize(PyObject* self, void* /*closure*/) {
   return PyLong_FromUnsignedLongLong(body_of<MessageQueue>(self)->capacity());
 }
 
+int set_maxsize(PyObject* self, PyObject* value, void* /*closure*/) {
+  if (value == nullptr) {
+    PyErr_SetString(PyExc_AttributeError, "maxsize cannot be deleted");
+    return -1;
+  }
+  std::uint64_t capacity = 0;
+  if (!capacity_of(value, &capacity)) return -1;
+  body_of<MessageQueue>(self)->set_capacity(place_of(self), capacity);
+  return 0;
+}
+
 PyObject* get_is_shutdown(PyObject* self, void* /*closure*/) {
   return PyBool_FromLong(body_of<MessageQueue>(self)->is_shut_down());
 }
@@ -101,7 +116,7 @@ PyMethodDef queue_methods[] = {
 };
 
 PyGetSetDef queue_attributes[] = {
-    {"maxsize", get_maxsize, nullptr, "How many items fit; 0: no bound.", nullptr},
+    {"maxsize", get_maxsize, set_maxsize, "How many items fit; 0: no bound. May be set: what is in it stays.", nullptr},
     {"is_shutdown", get_is_shutdown, nullptr, "Whether shutdown() was called.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };

@@ -260,10 +260,21 @@ int place_queue(PyObject* self, PyObject* shared, ObjectType type, std::uint64_t
 void drop_items(PyObject* self) {
   Place& place = place_of(self);
   MessageQueue& queue = queue_of(self);
-  Message message;
-  while (queue.try_get(place, message) == QueueOutcome::kDone) {
-    static_cast<void>(queue.task_done(place));
-    Py_DECREF(reference_in(message));
+  for (;;) {
+    Message message;
+    const QueueOutcome outcome = queue.try_get(place, message);
+    if (outcome == QueueOutcome::kBusy && queue.size() != 0) {
+      // Another getter's lock, or a copy of it that a fork made: this waits for the one and mends the other.
+      detached([&] {
+        WaitContext now(Deadline::immediate());
+        static_cast<void>(queue.wait_not_empty(place, now));
+      });
+    } else if (outcome != QueueOutcome::kDone) {
+      return;
+    } else {
+      static_cast<void>(queue.task_done(place));
+      Py_DECREF(reference_in(message));
+    }
   }
 }
 

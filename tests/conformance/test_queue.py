@@ -184,6 +184,28 @@ def test_maxsize_of_zero_or_less_is_unbounded(ours: Subject) -> None:
         assert items.qsize() == 300
 
 
+def test_another_maxsize_counts_from_now_on(ours: Subject) -> None:
+    items, result = ours.Queue(1), ours.Queue()
+    assert items.maxsize == 1
+    items.put("first")
+    worker = ours.run(report_put, items, result)  # there is no room yet
+    items.maxsize = 3
+    assert result.get(timeout=20) == "put"
+    worker.join()
+    items.maxsize = 1  # what is in it stays
+    assert items.full() and items.qsize() == 2
+    with pytest.raises(queue.Full):
+        items.put_nowait("more")
+    items.maxsize = -1
+    items.put_nowait("more")
+    assert not items.full()
+    assert [items.get(timeout=20) for _ in range(3)] == ["first", "late", "more"]
+    with pytest.raises(TypeError):
+        items.maxsize = "many"
+    with pytest.raises(AttributeError):
+        del items.maxsize
+
+
 def test_shutdown_ends_waiting_getters_and_putters(ours: Subject) -> None:
     import freethreading
 

@@ -1,7 +1,7 @@
 """Every test of the standard library's suites that ours are not meant to pass, with its reason.
 
 A key is a test's name, "Class.test"; a value says on which back ends it differs, and why. A test that is listed here and
-passes fails ours, so that the list stays true. HANGS lists tests that cannot be run at all with our types.
+passes fails ours, so that the list stays true.
 """
 
 from __future__ import annotations
@@ -15,4 +15,34 @@ class Difference(NamedTuple):
     runs: bool = True  # False: it must not even be started (it would wait for ever, or ends the process)
 
 
-DIFFERENCES: dict[str, Difference] = {}
+PROCESSES = ("multiprocessing",)
+
+_NEGATIVE = Difference(
+    "acquire() waits for ever with any negative timeout, on both back ends; threading allows -1 only."
+)
+_SLEEPING_COUNT = Difference("Looks at multiprocessing's private semaphores; there are none here.", PROCESSES)
+
+DIFFERENCES: dict[str, Difference] = {
+    # --- test.lock_tests
+    "LockTests.test_timeout": _NEGATIVE,
+    "RLockTests.test_timeout": _NEGATIVE,
+    "EventTests.test_at_fork_reinit": Difference(
+        "Looks at threading.Event's private Condition; there is none here."
+    ),
+    "ConditionTests.test_acquire": Difference(
+        "Gives the Condition a lock of threading's, which no other process could take: one of freethreading is needed."
+    ),
+    # --- test._test_multiprocessing
+    "MultiprocessingCondition.test_notify": _SLEEPING_COUNT,
+    "MultiprocessingCondition.test_notify_all": _SLEEPING_COUNT,
+    "MultiprocessingCondition.test_notify_n": _SLEEPING_COUNT,
+    "MultiprocessingSemaphore.test_timeout": Difference(
+        "acquire(False, timeout) is a ValueError, as in threading, on both back ends.", PROCESSES
+    ),
+    "MultiprocessingEvent.test_repr": Difference(
+        "The repr names the module, as threading's does.", PROCESSES
+    ),
+    "MultiprocessingQueue.test_queue_feeder_donot_stop_onexc": Difference(
+        "There is no feeder thread: put() itself raises what the item's pickling raises.", PROCESSES
+    ),
+}

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import multiprocessing
+import multiprocessing.connection
 import os
 import queue
 import sys
@@ -20,6 +22,10 @@ from typing import Any
 import freethreading
 
 BACKEND = freethreading.get_backend()
+if BACKEND == "multiprocessing":
+    # The tests share multiprocessing's own locks and arrays too: those of a fork context reach forked children only, and a
+    # worker is no fork of the program.
+    multiprocessing.set_start_method("spawn", force=True)
 
 
 def shipped(name: str) -> Any:
@@ -72,8 +78,6 @@ if test_queue:
 
 test_multiprocessing = shipped("_test_multiprocessing")
 if test_multiprocessing:
-    import multiprocessing
-    import multiprocessing.connection
 
     class OurNames(test_multiprocessing.BaseMixin):  # type: ignore[misc, name-defined]
         TYPE = "processes" if BACKEND == "multiprocessing" else "threads"

@@ -33,7 +33,7 @@ QueueOutcome of_lock(WaitOutcome outcome) noexcept {
 }  // namespace
 
 bool MessageQueue::initialise(Place& /*place*/, std::uint64_t capacity, bool joinable) noexcept {
-  capacity_ = capacity;
+  capacity_.store(capacity, std::memory_order_relaxed);  // nobody uses it yet
   not_joinable_ = joinable ? 0 : 1;
   return true;  // the first put makes the first segment
 }
@@ -89,10 +89,11 @@ QueueOutcome MessageQueue::put_locked(Place& place, const Message& message) noex
     return QueueOutcome::kShutDown;
   }
   const std::uint64_t index = tail_.count.load(std::memory_order_relaxed);
-  if (capacity_ != 0 && index - tail_.seen >= capacity_) {
+  const std::uint64_t bound = capacity();
+  if (bound != 0 && index - tail_.seen >= bound) {
     // sync: COMMIT (acquire): pairs with get_locked
     tail_.seen = head_.count.load(std::memory_order_acquire);
-    if (index - tail_.seen >= capacity_) {
+    if (index - tail_.seen >= bound) {
       return QueueOutcome::kFull;
     }
   }
@@ -234,7 +235,7 @@ QueueOutcome MessageQueue::get_locked(Place& place, Message& out, TakeNote* note
 
 QueueOutcome MessageQueue::finish_get(Place& place, QueueOutcome outcome) noexcept {
   static_cast<void>(head_.lock.unlock(place));
-  if (outcome == QueueOutcome::kDone && capacity_ != 0) {
+  if (outcome == QueueOutcome::kDone && capacity() != 0) {
     FT_CRASH_POINT("queue.get.unlocked");
     Gate(not_full_).notify_one(place);
   }
@@ -336,7 +337,16 @@ std::uint64_t MessageQueue::size() const noexcept {
   return tail_.count.load() - taken;
 }
 
-bool MessageQueue::full() const noexcept { return capacity_ != 0 && size() >= capacity_; }
+bool MessageQueue::full() const noexcept {
+  const std::uint64_t bound = capacity();
+  return bound != 0 && size() >= bound;
+}
+
+void MessageQueue::set_capacity(Place& place, std::uint64_t capacity) noexcept {
+  // A getter that still reads "no bound" wakes nobody: a producer that begins to wait meanwhile looks again after a slice.
+  capacity_.store(capacity);
+  Gate(not_full_).notify_all(place);
+}
 
 std::uint64_t MessageQueue::taken() const noexcept { return head_.count.load(); }
 

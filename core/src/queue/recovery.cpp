@@ -208,7 +208,7 @@ void MessageQueue::sweep(Place& place, OwnerId dead) noexcept {
   if (size() != 0) {
     Gate(not_empty_).notify_one(place);
   }
-  if (capacity_ != 0 && !full()) {
+  if (capacity() != 0 && !full()) {
     Gate(not_full_).notify_one(place);
   }
   Gate(join_gate_).notify_all(place);

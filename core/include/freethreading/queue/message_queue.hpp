@@ -66,7 +66,10 @@ class MessageQueue {
   [[nodiscard]] std::uint32_t wake_epoch() const noexcept;
 
   [[nodiscard]] std::uint64_t size() const noexcept;
-  [[nodiscard]] std::uint64_t capacity() const noexcept { return capacity_; }
+  // Relaxed: a bound that was true a moment ago.
+  [[nodiscard]] std::uint64_t capacity() const noexcept { return capacity_.load(std::memory_order_relaxed); }
+  // Another bound from now on, 0: none. What is in the queue stays, also where it is more.
+  void set_capacity(Place& place, std::uint64_t capacity) noexcept;
   [[nodiscard]] bool full() const noexcept;
 
   // One taken item is finished. False: more calls than items.
@@ -126,7 +129,7 @@ class MessageQueue {
   End tail_;
   End head_;
   // Read by every call, written rarely.
-  alignas(64) std::uint64_t capacity_;
+  alignas(64) std::atomic<std::uint64_t> capacity_;
   std::uint32_t not_joinable_;
   std::atomic<std::uint32_t> shut_down_;  // Shutdown; written under tail_.lock
   std::atomic<std::uint32_t> not_empty_;  // gates: what parked consumers, producers and joiners sleep on
