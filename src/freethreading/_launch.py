@@ -16,7 +16,8 @@ from multiprocessing import util as _util
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from freethreading import _main_module, _serialize, _supervisor
-from freethreading._core import WorkerRecord, drop_handle
+from freethreading._core import WorkerRecord
+from freethreading._flight import keep
 from freethreading._frames import pack
 
 if TYPE_CHECKING:
@@ -76,19 +77,17 @@ class Popen:
         self._sentinel = -1
         self.finalizer: Any = None
         packed = self._pickle(facade, call)
-        try:
-            first, names = _descriptors_of_all()
-            preparation = pickle.dumps(_preparation(body, names), pickle.HIGHEST_PROTOCOL)
-            self.record = WorkerRecord()
-            if queue is not None:
-                self.record.set_queue(queue)
-            self.record.set_payload(pack([preparation, packed.data]), packed.handles)
-        except BaseException:
-            for handle in packed.handles:
-                drop_handle(handle)
-            raise
-        # multiprocessing's locks and queues go with the last reference here, which may be before the worker has opened them.
-        self._kept: object = call if _MULTIPROCESSING in packed.data else None
+        # What the call refers to lives here until the worker has ended, so that the worker finds it whenever it comes to
+        # unpickle: shared objects, and multiprocessing's locks and queues, which go with the last reference here.
+        self._kept: list[object] = [*keep(packed.handles), call if _MULTIPROCESSING in packed.data else None]
+        first, names = _descriptors_of_all()
+        preparation = pickle.dumps(_preparation(body, names), pickle.HIGHEST_PROTOCOL)
+        self.record = WorkerRecord()
+        self._pid = 0
+        self._is_watched = queue is not None  # by an engine, which reads from the record what a dead worker had
+        if queue is not None:
+            self.record.set_queue(queue)
+        self.record.set_payload(pack([preparation, packed.data]))
         _supervisor.request(self.record, [*first, *self._descriptors])
 
     def _pickle(self, facade: Worker | None, call: tuple[Any, Any, Any]) -> _serialize.Payload:
@@ -108,8 +107,11 @@ class Popen:
     @property
     def pid(self) -> int:
         """The process id; waits until the worker is there."""
-        self.record.wait_start()
-        return self.record.pid
+        record = self._record_if_needed()
+        if record is not None and self._pid == 0:
+            record.wait_start()
+            self._pid = record.pid
+        return self._pid
 
     @property
     def sentinel(self) -> int:
@@ -121,14 +123,14 @@ class Popen:
 
     def _open_sentinel(self) -> int:
         pid = self.pid
-        if pid > 0 and not self.record.ended():
+        if self.poll() is None:
             try:
                 descriptor = os.pidfd_open(pid)
             except ProcessLookupError:
                 pass
             else:
                 # The end is recorded before the process is reaped: without it, the number is still the worker's.
-                if not self.record.ended():
+                if self.poll() is None:
                     return descriptor
                 os.close(descriptor)
         ready, other = os.pipe()
@@ -136,15 +138,26 @@ class Popen:
         return ready
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
-        if self.returncode is None and (flag != os.WNOHANG or self.record.ended()):
+        record = self._record_if_needed()
+        if record is not None and (flag != os.WNOHANG or record.ended()):
             self.wait()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int | None:
-        if self.returncode is None and self.record.wait_exit(timeout):
-            self.returncode = self.record.exitcode
-            self._kept = None
+        record = self._record_if_needed()
+        if record is not None and record.wait_exit(timeout):
+            self._pid = record.pid
+            self.returncode = record.exitcode
+            # Now, not when the garbage collector comes by: a worker and its body refer to each other.
+            self._kept = []
+            if not self._is_watched:
+                self.__dict__.pop("record", None)
         return self.returncode
+
+    def _record_if_needed(self) -> WorkerRecord | None:
+        # None: the end is known. Another thread may find it out, and drop the record, at any time.
+        record: WorkerRecord | None = self.__dict__.get("record")
+        return record if self.returncode is None else None
 
     def _send_signal(self, number: int) -> None:
         if self.poll() is None:

@@ -194,3 +194,12 @@ def active_facades() -> list[Worker]:
     children = [child for child in _process.active_children() if isinstance(child, _FacadeProcess)]
     children.sort(key=lambda child: child._identity)  # type: ignore[attr-defined]
     return [child.facade for child in children]
+
+
+def _after_fork_in_child() -> None:
+    # They are the parent's: at its end a child must neither wait for them nor terminate them.
+    children = _process._children  # type: ignore[attr-defined]
+    children -= {child for child in children if isinstance(child, _FacadeProcess)}
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

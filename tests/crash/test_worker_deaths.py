@@ -250,6 +250,23 @@ def test_a_program_that_waits_for_all_its_children_does_not_wait_for_the_supervi
     assert printed == "no children"
 
 
+def test_a_forked_child_of_the_program_leaves_its_workers_alone() -> None:
+    printed = answers("""
+        event = freethreading.Event()
+        worker = freethreading.Worker(target=wait_for, args=(event,), daemon=True)
+        worker.start()
+        child = os.fork()
+        if child == 0:
+            print(freethreading.active_children(), works(), flush=True)
+            sys.exit(5)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), worker.is_alive())
+        event.set()
+        worker.join()
+        print(worker.exitcode)
+    """)
+    assert printed.split("\n") == ["[] True", "5 True", "0"]
+
+
 @pytest.mark.skipif(not hasattr(_core, "set_crash_point"), reason="this build has no crash points")
 @pytest.mark.parametrize("point", CRASH_POINTS)
 def test_a_death_at_a_crash_point(point: str) -> None:
