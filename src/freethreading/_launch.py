@@ -84,7 +84,8 @@ class Popen:
         preparation = pickle.dumps(_preparation(body, names), pickle.HIGHEST_PROTOCOL)
         self.record = WorkerRecord()
         self._pid = 0
-        self._is_watched = queue is not None  # by an engine, which reads from the record what a dead worker had
+        # By an engine, which reads from the record what a dead worker had.
+        self._is_watched = queue is not None
         if queue is not None:
             self.record.set_queue(queue)
         self.record.set_payload(pack([preparation, packed.data]))

@@ -198,7 +198,7 @@ def active_facades() -> list[Worker]:
 
 def _after_fork_in_child() -> None:
     # They are the parent's: at its end a child must neither wait for them nor terminate them.
-    children = _process._children  # type: ignore[attr-defined]
+    children: set[Any] = _process._children  # type: ignore[attr-defined]
     children -= {child for child in children if isinstance(child, _FacadeProcess)}
 
 
