@@ -165,6 +165,16 @@ class Worker:
         """A descriptor that becomes readable when the worker ends: for :func:`multiprocessing.connection.wait`."""
         return self._made_body().sentinel
 
+    @property
+    def authkey(self) -> bytes:
+        """multiprocessing's key of the worker's process, by which its connections are authenticated."""
+        key: bytes | None = getattr(self._made_body(), "authkey", None)
+        if key is None:
+            from multiprocessing import process
+
+            key = process.current_process().authkey
+        return key
+
     def __repr__(self) -> str:
         body = self.__dict__.get("_body")
         if body is None:

@@ -45,4 +45,17 @@ DIFFERENCES: dict[str, Difference] = {
     "MultiprocessingQueue.test_queue_feeder_donot_stop_onexc": Difference(
         "There is no feeder thread: put() itself raises what the item's pickling raises.", PROCESSES
     ),
+    "MultiprocessingProcess.test_parent_process": Difference(
+        "A worker's own workers die with it, at once: there is nobody left to notice its death.", PROCESSES, runs=False
+    ),
+    "MultiprocessingProcess.test_kill": Difference(
+        "Calls multiprocessing.Process's method on a Worker, which is a facade of a process.", PROCESSES
+    ),
+    "MultiprocessingProcess.test_terminate": Difference(
+        "Calls multiprocessing.Process's method on a Worker, which is a facade of a process.", PROCESSES
+    ),
+    "MultiprocessingProcess.test_set_executable": Difference(
+        "A matter of multiprocessing's contexts: workers are forks of one zygote, whose executable is set before the first.",
+        PROCESSES,
+    ),
 }
