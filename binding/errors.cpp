@@ -24,6 +24,7 @@ constexpr ImportSource kSources[] = {
     {"queue", "Empty"},
     {"queue", "Full"},
     {"freethreading._serialize", "reduce_shared"},
+    {"freethreading._serialize", "state_of"},
     {"freethreading._session", "session_opened"},
     {"freethreading._serialize", "dumps_message"},
     {"freethreading._serialize", "loads_message"},

@@ -22,14 +22,26 @@ bool announce_session(State* state) {
 
 constexpr auto kProxyTypes = static_cast<std::ptrdiff_t>(TypeIndex::kSupervisor);
 
-// The __dict__ of an instance of a subclass, None where there is none; null with an error.
-Ref attributes_of(PyObject* self) {
-  PyObject* dict = PyObject_GetAttrString(self, "__dict__");
-  if (dict == nullptr && PyErr_ExceptionMatches(PyExc_AttributeError) != 0) {
-    PyErr_Clear();
-    return Ref::share(Py_None);
+// Sets the attributes that state_of() gave: a dict, or a pair of dicts, the second one for __slots__.
+bool set_attributes(PyObject* self, PyObject* attributes) {
+  PyObject* dict = attributes;
+  PyObject* slots = Py_None;
+  if (PyTuple_Check(attributes) && PyTuple_GET_SIZE(attributes) == 2) {
+    dict = PyTuple_GET_ITEM(attributes, 0);
+    slots = PyTuple_GET_ITEM(attributes, 1);
   }
-  return Ref::take(dict);
+  if (dict != Py_None) {
+    const Ref own = Ref::take(PyObject_GetAttrString(self, "__dict__"));
+    if (!own || PyDict_Update(own.get(), dict) != 0) return false;
+  }
+  if (slots == Py_None) return true;
+  const Ref items = Ref::take(PyMapping_Items(slots));
+  if (!items) return false;
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items.get()); ++i) {
+    PyObject* item = PyList_GET_ITEM(items.get(), i);
+    if (PyObject_SetAttr(self, PyTuple_GET_ITEM(item, 0), PyTuple_GET_ITEM(item, 1)) != 0) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -137,7 +149,8 @@ PyObject* reduce_proxy_with(PyObject* self, PyObject* own_state) {
     PyErr_SetString(PyExc_TypeError, "reduce_shared() must return a callable and its arguments");
     return nullptr;
   }
-  const Ref attributes = attributes_of(self);
+  PyObject* state_of_object = imported(state, Import::kStateOf);
+  const Ref attributes = state_of_object == nullptr ? Ref() : Ref::take(PyObject_CallOneArg(state_of_object, self));
   const Ref saved = !attributes ? Ref() : own ? Ref::take(PyTuple_Pack(2, own.get(), attributes.get()))
                                               : Ref::share(attributes.get());
   if (!saved) return nullptr;
@@ -153,12 +166,7 @@ PyObject* own_state_of(PyObject* self, PyObject* saved) {
   if (!PyTuple_Check(saved) || PyTuple_GET_SIZE(saved) != 2 || !PyTuple_Check(PyTuple_GET_ITEM(saved, 0))) {
     return PyErr_Format(PyExc_TypeError, "__setstate__() of %s is for unpickling only", Py_TYPE(self)->tp_name);
   }
-  PyObject* attributes = PyTuple_GET_ITEM(saved, 1);
-  if (attributes != Py_None) {
-    const Ref dict = Ref::take(PyObject_GetAttrString(self, "__dict__"));
-    if (!dict || PyDict_Update(dict.get(), attributes) != 0) return nullptr;
-  }
-  return PyTuple_GET_ITEM(saved, 0);
+  return set_attributes(self, PyTuple_GET_ITEM(saved, 1)) ? PyTuple_GET_ITEM(saved, 0) : nullptr;
 }
 
 PyObject* refuse_copy(PyObject* self, PyObject* /*unused*/) {

@@ -106,7 +106,7 @@ void release_proxy(PyObject* self);
 PyObject* reduce_proxy(PyObject* self, PyObject* unused);
 PyObject* refuse_copy(PyObject* self, PyObject* unused);
 // __reduce__ of a type with state of its own: `own_state` (stolen) is a tuple, null for none. An instance of a
-// subclass arrives as one, with its __dict__; its __init__ is not called again.
+// subclass arrives as one, with what its __getstate__() gives (its attributes); its __init__ is not called again.
 PyObject* reduce_proxy_with(PyObject* self, PyObject* own_state);
 // __setstate__'s first half: sets the attributes, and returns reduce_proxy_with()'s `own_state`, borrowed; null: an error.
 PyObject* own_state_of(PyObject* self, PyObject* saved);

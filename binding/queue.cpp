@@ -92,6 +92,10 @@ int set_maxsize(PyObject* self, PyObject* value, void* /*closure*/) {
   return 0;
 }
 
+PyObject* get_unfinished_tasks(PyObject* self, void* /*closure*/) {
+  return PyLong_FromUnsignedLongLong(body_of<MessageQueue>(self)->unfinished());
+}
+
 PyObject* get_is_shutdown(PyObject* self, void* /*closure*/) {
   return PyBool_FromLong(body_of<MessageQueue>(self)->is_shut_down());
 }
@@ -117,6 +121,8 @@ PyMethodDef queue_methods[] = {
 
 PyGetSetDef queue_attributes[] = {
     {"maxsize", get_maxsize, set_maxsize, "How many items fit; 0: no bound. May be set: what is in it stays.", nullptr},
+    {"unfinished_tasks", get_unfinished_tasks, nullptr, "How many items were put and not yet finished by task_done().",
+     nullptr},
     {"is_shutdown", get_is_shutdown, nullptr, "Whether shutdown() was called.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };

@@ -49,6 +49,7 @@ enum class Import : std::uint8_t {
   kQueueEmpty,
   kQueueFull,
   kReduceShared,
+  kStateOf,
   kSessionOpened,
   kDumpsMessage,
   kLoadsMessage,

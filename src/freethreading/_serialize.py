@@ -11,6 +11,7 @@ the path to the culprit; an exception of the user's own ``__reduce__`` or ``__ge
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -99,6 +100,20 @@ def reduce_shared(obj: object) -> tuple[Any, ...]:
 
         return reduce_for_spawning(spawning, handle)
     return _core.open_handle, (handle,)
+
+
+def state_of(obj: object) -> object:
+    """What an instance of a subclass of a shared object's class takes along: its ``__getstate__()``.
+
+    Before Python 3.11 not every object has that method; then what it would be: attributes, or a pair with those of slots.
+    """
+    get_state: Any = getattr(obj, "__getstate__", None)
+    if get_state is not None:
+        return get_state()
+    slot_names: Any = copyreg._slotnames(type(obj))  # type: ignore[attr-defined]
+    slots = {name: getattr(obj, name) for name in slot_names if hasattr(obj, name)}
+    attributes = getattr(obj, "__dict__", None)
+    return (attributes, slots) if slots else attributes
 
 
 def _spawning_popen() -> Any:

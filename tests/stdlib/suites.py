@@ -60,6 +60,8 @@ if lock_tests:
 
 test_queue = shipped("test_queue")
 if test_queue:
+    support = shipped("support")
+    support.real_max_memuse = 8 << 30  # its tests of 50 threads ask for 5 GiB, and use next to nothing
     names = types.SimpleNamespace(
         Queue=freethreading.Queue,
         SimpleQueue=freethreading.SimpleQueue,
