@@ -66,15 +66,17 @@ class FutureSink:
 class ChunkSink(FutureSink):
     """Hands the outcomes of a task of several calls to a Future, as a list when all are there."""
 
-    __slots__ = ("_missing", "_outcomes")
+    __slots__ = ("_first", "_missing", "_outcomes")
 
-    def __init__(self, future: Future[Any], length: int) -> None:
+    def __init__(self, future: Future[Any], first: int, length: int) -> None:
         super().__init__(future)
+        self._first = first
         self._outcomes: list[Outcome | None] = [None] * length
         self._missing = length
 
     def deliver(self, first: int, outcomes: list[Outcome]) -> None:
-        self._outcomes[first : first + len(outcomes)] = outcomes
+        at = first - self._first
+        self._outcomes[at : at + len(outcomes)] = outcomes
         self._missing -= len(outcomes)
         outcomes.clear()  # a consumer that drops a result shall not find it kept by the worker
         if not self._missing:
@@ -158,13 +160,12 @@ class WorkerPoolExecutor(Executor):
             if buffersize < 1:
                 raise ValueError("buffersize must be None or > 0")
         deadline = None if timeout is None else timeout + time.monotonic()
-        calls = zip(*iterables, strict=False)
+        chunks = _chunks(zip(*iterables, strict=False), chunksize)
         function = self._engine.prepare(fn)
         futures = collections.deque(
-            self._submit_chunk(function, chunk)
-            for chunk in itertools.islice(_chunks(calls, chunksize), buffersize)
+            self._submit_chunk(function, *chunk) for chunk in itertools.islice(chunks, buffersize)
         )
-        more = _chunks(calls, chunksize) if buffersize is not None else iter(())
+        more = chunks if buffersize is not None else iter(())
         return _results(weakref.ref(self), function, futures, more, deadline, return_exceptions)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -183,9 +184,11 @@ class WorkerPoolExecutor(Executor):
         if engine is not None and engine.state == OPEN:
             engine.abandon(CLOSED)
 
-    def _submit_chunk(self, function: Callable[..., Any], chunk: Sequence[tuple[Any, ...]]) -> Future[Any]:
+    def _submit_chunk(
+        self, function: Callable[..., Any], first: int, chunk: Sequence[tuple[Any, ...]]
+    ) -> Future[Any]:
         future: Future[Any] = Future()
-        self._submit(Task(STAR, function, chunk, ChunkSink(future, len(chunk))), future)
+        self._submit(Task(STAR, function, chunk, ChunkSink(future, first, len(chunk)), first), future)
         return future
 
     def _submit(self, task: Task, future: Future[Any]) -> None:
@@ -213,16 +216,19 @@ def _broken_error(error: BaseException) -> BrokenExecutor:
     return broken
 
 
-def _chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[list[tuple[Any, ...]]]:
+def _chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[tuple[int, list[tuple[Any, ...]]]]:
+    # Each with its first call's number.
+    first = 0
     while chunk := list(itertools.islice(calls, size)):
-        yield chunk
+        yield first, chunk
+        first += size
 
 
 def _results(
     executor: weakref.ref[WorkerPoolExecutor],  # the executor may be dropped before the results are taken
     function: Callable[..., Any],
     futures: collections.deque[Future[Any]],
-    more: Iterator[list[tuple[Any, ...]]],
+    more: Iterator[tuple[int, list[tuple[Any, ...]]]],
     deadline: float | None,
     return_exceptions: bool,
 ) -> Iterator[Any]:
@@ -230,7 +236,7 @@ def _results(
         while futures:
             owner = executor()
             if owner is not None and (chunk := next(more, None)) is not None:
-                futures.append(owner._submit_chunk(function, chunk))
+                futures.append(owner._submit_chunk(function, *chunk))
                 del chunk
             del owner
             timeout = None if deadline is None else deadline - time.monotonic()
