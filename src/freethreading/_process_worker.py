@@ -198,7 +198,8 @@ def active_facades() -> list[Worker]:
 
 def _after_fork_in_child() -> None:
     # They are the parent's: at its end a child must neither wait for them nor terminate them.
-    children: set[Any] = _process._children  # type: ignore[attr-defined]
+    private: Any = _process
+    children: set[object] = private._children
     children -= {child for child in children if isinstance(child, _FacadeProcess)}
 
 

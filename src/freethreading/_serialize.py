@@ -110,7 +110,8 @@ def state_of(obj: object) -> object:
     get_state: Any = getattr(obj, "__getstate__", None)
     if get_state is not None:
         return get_state()
-    slot_names: Any = copyreg._slotnames(type(obj))  # type: ignore[attr-defined]
+    private: Any = copyreg
+    slot_names: list[str] = private._slotnames(type(obj))
     slots = {name: getattr(obj, name) for name in slot_names if hasattr(obj, name)}
     attributes = getattr(obj, "__dict__", None)
     return (attributes, slots) if slots else attributes
