@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from freethreading import Barrier, Condition, Event, HandleGoneError, Lock, Semaphore, _core
+from freethreading import Barrier, Condition, Event, HandleGoneError, Lock, Queue, Semaphore, _core
 
 
 def test_a_handle_opens_the_same_object() -> None:
@@ -152,3 +152,21 @@ def test_a_condition_without_a_lock_says_so() -> None:
         with pytest.raises(RuntimeError, match="has no lock"):
             call()
     assert "no lock" in repr(condition)
+
+
+# --- lifetimes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", [Lock, Semaphore, Event, Condition, Queue])
+def test_short_lived_ones_leave_no_memory_taken(cls: Any) -> None:
+    def make(count: int) -> dict[str, int]:
+        for number in range(count):
+            thing = cls(shared=True)
+            if cls is Queue:
+                thing.put([number])
+        del thing
+        usage = _core.session_usage()
+        assert usage is not None
+        return usage
+
+    assert make(100_000 if cls is Lock else 10_000) == make(100)

@@ -7,11 +7,23 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
-from freethreading import Barrier, Condition, Event, Lock, OwnerDiedWarning, RLock, Semaphore, _core
+from freethreading import (
+    Barrier,
+    Condition,
+    Event,
+    Lock,
+    OwnerDiedWarning,
+    Queue,
+    RLock,
+    Semaphore,
+    SimpleQueue,
+    _core,
+)
 from support.until import until
 
 LOCKS = [Lock, RLock]
@@ -53,22 +65,79 @@ def interrupt_when(ready: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def blocked_calls(shared: bool) -> dict[str, Callable[[], Any]]:
-    lock, semaphore, event = Lock(shared=shared), Semaphore(0, shared=shared), Event(shared=shared)
-    lock.acquire()
-    return {"Lock": lock.acquire, "Semaphore": semaphore.acquire, "Event": event.wait}
-
-
-@pytest.mark.parametrize("name", ["Lock", "Semaphore", "Event"])
-def test_a_handler_that_raises_ends_the_wait(name: str, shared: bool, interruptions: list[int]) -> None:
-    call = blocked_calls(shared)[name]
+def assert_interrupted(call: Callable[[], Any]) -> None:
+    """Calls, is interrupted meanwhile, and wants to see the interruption's exception."""
     calling: list[bool] = []
     thread = interrupt_when(lambda: calling)
-    with pytest.raises(Interrupted):
-        calling.append(True)
-        call()
+    try:
+        with pytest.raises(Interrupted):
+            calling.append(True)
+            call()
+    finally:
+        thread.join()
+
+
+def held_by_another_thread(lock: Any) -> Any:
+    thread = threading.Thread(target=lock.acquire)
+    thread.start()
     thread.join()
+    return lock
+
+
+def full_queue(shared: bool) -> Any:
+    items: Queue[int] = Queue(1, shared=shared)
+    items.put(1)
+    return items
+
+
+BLOCKED: dict[str, Callable[[bool], Callable[[], Any]]] = {
+    "Lock.acquire": lambda shared: held_by_another_thread(Lock(shared=shared)).acquire,
+    "Lock.__enter__": lambda shared: held_by_another_thread(Lock(shared=shared)).__enter__,
+    "RLock.acquire": lambda shared: held_by_another_thread(RLock(shared=shared)).acquire,
+    "Semaphore.acquire": lambda shared: Semaphore(0, shared=shared).acquire,
+    "Event.wait": lambda shared: Event(shared=shared).wait,
+    "Condition.acquire": lambda shared: held_by_another_thread(Condition(shared=shared)).acquire,
+    "Queue.get": lambda shared: Queue(shared=shared).get,
+    "Queue.put": lambda shared: partial(full_queue(shared).put, 2),
+    "Queue.join": lambda shared: full_queue(shared).join,
+    "SimpleQueue.get": lambda shared: SimpleQueue(shared=shared).get,
+}
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["", "beside a busy thread"])
+@pytest.mark.parametrize("name", BLOCKED)
+def test_a_handler_that_raises_ends_the_wait(
+    name: str, busy: bool, shared: bool, interruptions: list[int]
+) -> None:
+    call = BLOCKED[name](shared)
+    ended = threading.Event()
+
+    def keep_the_interpreter() -> None:
+        while not ended.is_set():
+            pass
+
+    keeper = threading.Thread(target=keep_the_interpreter)
+    if busy:
+        keeper.start()
+    try:
+        assert_interrupted(call)
+    finally:
+        ended.set()
+        if busy:
+            keeper.join()
     assert len(interruptions) == 1
+
+
+def test_an_interrupted_put_leaves_nothing_and_an_interrupted_get_takes_nothing(
+    shared: bool, interruptions: list[int]
+) -> None:
+    items = full_queue(shared)
+    assert_interrupted(lambda: items.put([2]))
+    assert items.get() == 1
+    assert_interrupted(items.get)
+    items.put(3)
+    assert items.get_nowait() == 3
+    assert items.empty()
 
 
 def test_a_handler_that_returns_does_not_end_the_wait(shared: bool) -> None:
