@@ -41,6 +41,7 @@ class Place {
       : session_(session), base_(base), cached_self_(cached_self) {}
   Place(const Place&) = delete;
   Place& operator=(const Place&) = delete;
+  ~Place() = default;
 
   [[nodiscard]] bool shared() const noexcept { return session_ != nullptr; }
   // The session, null for private memory.

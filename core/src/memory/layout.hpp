@@ -20,10 +20,10 @@ namespace freethreading::memory {
 
 inline constexpr std::uint64_t kMagic = 0x66726565'74687264ULL;
 inline constexpr std::uint64_t kLayoutVersion = 1;
-inline constexpr std::uint64_t kChunkSize = 256 * 1024;
+inline constexpr std::uint64_t kChunkSize = std::uint64_t{256} << 10;
 inline constexpr Offset kProcessTable = 4096;
-inline constexpr Offset kDescriptors = 128 * 1024;
-inline constexpr Offset kFirstChunk = 16 * 1024 * 1024;
+inline constexpr Offset kDescriptors = Offset{128} << 10;
+inline constexpr Offset kFirstChunk = Offset{16} << 20;
 inline constexpr std::uint64_t kMaxChunks = (kFirstChunk - kDescriptors) / sizeof(std::uint64_t);
 // The process in slot i holds the lock on this byte + i of the file.
 inline constexpr std::uint64_t kLivenessBytes = std::uint64_t{1} << 40;

@@ -1,4 +1,5 @@
 // The objects of a session: birth, references, end, and what a process's end does to them.
+#include <algorithm>
 #include <cstring>
 
 #include "freethreading/crash_point.hpp"
@@ -16,12 +17,7 @@ using memory::block_word;
 constexpr std::uint64_t slot_bit(std::uint32_t slot) noexcept { return std::uint64_t{1} << (slot % 64); }
 
 bool has_reference(const ObjectHeader& object) noexcept {
-  for (const auto& word : object.refs) {
-    if (word.load() != 0) {
-      return true;
-    }
-  }
-  return false;
+  return std::ranges::any_of(object.refs, [](const auto& word) { return word.load() != 0; });
 }
 
 }  // namespace
@@ -197,8 +193,8 @@ void Session::recover(OwnerId gone, bool left_cleanly) noexcept {
   FT_CRASH_POINT("session.sweep.blocks");
 }
 
-// The object in `block`, if there is one still. The sweeper refers to it meanwhile, so that it does not end under its hands; a
-// leaving process does so by the reference that it is about to lose.
+// The object in `block`, if there is one still. The sweeper refers to it meanwhile, so that it does not end under its
+// hands; a leaving process does so by the reference that it is about to lose.
 void Session::recover_object(Offset block, OwnerId gone, bool left_cleanly) noexcept {
   auto& object = *state_->place.at<ObjectHeader>(block);
   std::atomic<std::uint64_t>& refs = object.refs[memory::slot_of(gone) / 64];

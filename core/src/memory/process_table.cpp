@@ -51,10 +51,18 @@ OwnerId ProcessTable::claim_last() noexcept {
 }
 
 // The byte first: from there on the slot's process is seen to live. Nothing is written to the slot before it is known to be
-// this process's: a late child finds another's there.
+// this process's: a late child finds another's there. Where there is no byte to be had, the identity must do instead.
 bool ProcessTable::adopt(OwnerId owner) noexcept {
   ProcessSlot& mine = slot(owner);
+  const bool has_file = file_.descriptor() != -1;
+  const auto identify = [&mine] {
+    mine.start_time.store(os::start_time_of(os::process_id()));
+    mine.pid.store(static_cast<std::uint32_t>(os::process_id()));
+  };
   hold_again(owner);
+  if (!has_file) {
+    identify();
+  }
   FT_CRASH_POINT("processes.adopt.held");
   std::uint32_t expected = slot_word(SlotState::kEmbryo, generation_of_owner(owner));
   if (!mine.word.compare_exchange_strong(expected, slot_word(SlotState::kLive, generation_of_owner(owner)))) {
@@ -62,8 +70,9 @@ bool ProcessTable::adopt(OwnerId owner) noexcept {
     return false;
   }
   FT_CRASH_POINT("processes.adopt.live");
-  mine.start_time.store(os::start_time_of(os::process_id()));
-  mine.pid.store(static_cast<std::uint32_t>(os::process_id()));
+  if (has_file) {
+    identify();
+  }
   return true;
 }
 

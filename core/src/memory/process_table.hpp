@@ -50,7 +50,7 @@ class ProcessTable {
 
  private:
   [[nodiscard]] ProcessSlot& slot(OwnerId owner) const noexcept { return slots_[slot_of(owner)]; }
-  [[nodiscard]] bool is_current(OwnerId owner, std::uint32_t word) const noexcept {
+  [[nodiscard]] static bool is_current(OwnerId owner, std::uint32_t word) noexcept {
     return owner == owner_id(slot_of(owner), generation_of(word));
   }
   OwnerId claim_in(std::uint32_t first, std::uint32_t end) noexcept;

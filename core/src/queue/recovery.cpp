@@ -219,7 +219,7 @@ void MessageQueue::destroy(Place& place) noexcept {
   Segment* segment = block == kNoOffset ? nullptr : place.at<Segment>(block);
   const std::uint64_t end = tail_.count.load();
   // As in a get: the block is this process's before the item is gone, so that a death here frees it once.
-  for (std::uint64_t index = head_.count.load(); index != end; ++index) {
+  for (std::uint64_t index = head_.count.load(); segment != nullptr && index != end; ++index) {
     if (!segment->holds(index)) {
       segment = QueueRecovery{*this, place}.advance(segment, index);
     }

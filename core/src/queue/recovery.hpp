@@ -13,7 +13,8 @@ struct QueueRecovery {
   // A new segment behind the full `last` (null: the first one), for the item number `index`; null: no memory. REQUIRES:
   // tail lock held.
   Segment* extend(Segment* last, std::uint64_t index) noexcept;
-  // Gives the used-up segment `first` up (it is kept as the spare one, or freed); its successor. REQUIRES: head lock held, an item is in the successor.
+  // Gives the used-up segment `first` up (it is kept as the spare one, or freed); its successor. REQUIRES: head lock held,
+  // an item is in the successor.
   Segment* advance(Segment* first, std::uint64_t index) noexcept;
   // Notes the take of `message`: at no instant does it pair the old item's number with the new one's tag.
   static void write_note(TakeNote& note, const Message& message, std::uint64_t sequence) noexcept;

@@ -191,6 +191,26 @@ TEST_F(ForkTest, GoesWithThreadsThatUseTheSession) {
   }
 }
 
+TEST_F(ForkTest, AChildWithoutTheDescriptorIsSeenToLive) {
+  EXPECT_EQ(await_child(in_child([&] {
+              Session& own = new_session();
+              close(own.descriptor());
+              Scoreboard<Steps> steps;
+              const pid_t child = in_plain_child([&] {
+                steps->value = own.place().self();
+                steps->reach(1);
+                pause();
+              });
+              ASSERT_TRUE(steps->await(1));
+              const auto owner = static_cast<OwnerId>(steps->value);
+              EXPECT_EQ(own.liveness(owner), Liveness::kAlive);
+              kill(child, SIGKILL);
+              await_child(child);
+              EXPECT_EQ(own.liveness(owner), Liveness::kDied);
+            })),
+            0);
+}
+
 TEST_F(ForkTest, GrandchildrenAreProcessesToo) {
   const Published published = publish(session());
   EXPECT_EQ(await_child(in_child([&] {

@@ -45,6 +45,8 @@ struct SessionUsage {
 
 class Session {
  public:
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
   // Makes a session and attaches this process.
   static SessionResult create() noexcept;
   // Attaches to the session behind `descriptor`, which the Session keeps (or closes, when the process is attached
