@@ -42,7 +42,9 @@ def set_from_a_thread_of_its_own(begun: Any, done: Any) -> None:
 
 def begin(begun: Any, done: Any) -> None:
     set_from_a_thread_of_its_own(begun, done)
-    util.Finalize(None, begun.set, exitpriority=0)  # multiprocessing's finalizers run before threads end
+    # The process's end has begun: before Python 3.13 multiprocessing's finalizers come first, then the end of threads.
+    util.Finalize(None, begun.set, exitpriority=0)
+    threading._register_atexit(begun.set)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("method", METHODS)
