@@ -85,7 +85,9 @@ class Pool:
     ) -> Callable[[], list[Any]]:
         """Starts a map; what comes back waits for its outcomes."""
         if self.kind == "executor":
-            outcomes = self.pool.map(function, items, chunksize=chunksize, return_exceptions=True, timeout=SECONDS)
+            outcomes = self.pool.map(
+                function, items, chunksize=chunksize, return_exceptions=True, timeout=SECONDS
+            )
             return lambda: list(outcomes)
         result = self.pool.map_async(function, items, chunksize, return_exceptions=True)
         return lambda: list(result.get(SECONDS))
