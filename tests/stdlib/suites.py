@@ -106,7 +106,9 @@ if test_multiprocessing:
         "_TestProcess", "_TestQueue", "_TestLock", "_TestSemaphore", "_TestCondition", "_TestEvent", "_TestBarrier", "_TestPool",
         "_TestPoolWorkerErrors",
     ):  # fmt: skip
-        define("Multiprocessing" + case[5:], getattr(test_multiprocessing, case, None), OurNames)
+        found: Any = getattr(test_multiprocessing, case, None)
+        # The test's class before the names, as in the standard library: its setUpClass() calls on theirs.
+        define("Multiprocessing" + case[5:], found and type(case, (found, OurNames), {}))
 
 
 def executor_cases() -> None:
@@ -123,6 +125,7 @@ def executor_cases() -> None:
         define(
             "Executor" + case, found.get(case) and type(case, (found[case], found["BaseTestCase"]), {}), *mixins,
             executor_type=freethreading.WorkerPoolExecutor,
+            create_event=lambda _: freethreading.Event(),
         )  # fmt: skip
 
 
@@ -143,8 +146,9 @@ class Report(unittest.TestResult):
     """Prints each test's name before it runs and its outcome after, so that a test that hangs is known."""
 
     def tell(self, test: unittest.TestCase, outcome: str, detail: str = "") -> None:
+        # On a line of its own: some tests print how long they took.
         print(
-            json.dumps({"test": test.id().partition(".")[2], "outcome": outcome, "detail": detail}),
+            "\n" + json.dumps({"test": test.id().partition(".")[2], "outcome": outcome, "detail": detail}),
             flush=True,
         )
 
@@ -189,7 +193,7 @@ def main() -> int:
     kept = [test for group in tests for test in (group if isinstance(group, unittest.TestSuite) else [group])]
     report = Report()
     unittest.TestSuite(test for test in kept if test.id().partition(".")[2] not in excluded).run(report)
-    print(json.dumps({"finished": report.testsRun}), flush=True)
+    print("\n" + json.dumps({"finished": report.testsRun}), flush=True)
     return 0
 
 
