@@ -20,6 +20,7 @@ PROCESSES = ("multiprocessing",)
 _NEGATIVE = Difference(
     "acquire() waits for ever with any negative timeout, on both back ends; threading allows -1 only."
 )
+_REPR = Difference("The reprs are those of threading's types on both back ends.", PROCESSES)
 _SLEEPING_COUNT = Difference("Looks at multiprocessing's private semaphores; there are none here.", PROCESSES)
 
 DIFFERENCES: dict[str, Difference] = {
@@ -39,14 +40,16 @@ DIFFERENCES: dict[str, Difference] = {
     "MultiprocessingSemaphore.test_timeout": Difference(
         "acquire(False, timeout) is a ValueError, as in threading, on both back ends.", PROCESSES
     ),
-    "MultiprocessingEvent.test_repr": Difference(
-        "The repr names the module, as threading's does.", PROCESSES
-    ),
+    "MultiprocessingEvent.test_repr": _REPR,
+    "MultiprocessingLock.test_repr_lock": _REPR,
+    "MultiprocessingLock.test_repr_rlock": _REPR,
     "MultiprocessingQueue.test_queue_feeder_donot_stop_onexc": Difference(
         "There is no feeder thread: put() itself raises what the item's pickling raises.", PROCESSES
     ),
     "MultiprocessingProcess.test_parent_process": Difference(
-        "A worker's own workers die with it, at once: there is nobody left to notice its death.", PROCESSES, runs=False
+        "A worker's own workers die with it, at once: there is nobody left to notice its death.",
+        PROCESSES,
+        runs=False,
     ),
     "MultiprocessingProcess.test_kill": Difference(
         "Calls multiprocessing.Process's method on a Worker, which is a facade of a process.", PROCESSES
@@ -58,13 +61,16 @@ DIFFERENCES: dict[str, Difference] = {
         "A matter of multiprocessing's contexts: workers are forks of one zygote, whose executable is set before the first.",
         PROCESSES,
     ),
-    "MultiprocessingPool.test_make_pool": Difference("Counts the workers in multiprocessing.Pool's private list."),
+    "MultiprocessingPool.test_make_pool": Difference(
+        "Counts the workers in multiprocessing.Pool's private list."
+    ),
     "MultiprocessingPool.test_terminate": Difference(
         "A thread cannot be ended: the pool waits for the calls that run, which before Python 3.13 sleep for five minutes here.",
         ("threading",),
         runs=False,
     ),
     "MultiprocessingPool.test_traceback": Difference(
-        "An exception's remote traceback is of one class for pools and executors, not of multiprocessing.pool's.", PROCESSES
+        "An exception's remote traceback is of one class for pools and executors, not of multiprocessing.pool's.",
+        PROCESSES,
     ),
 }
