@@ -167,7 +167,15 @@ void Session::finish_destroying(ObjectHeader& object) noexcept {
   FT_CRASH_POINT("objects.destroy.elected");
   memory::destroy_body(state_->place, object);
   FT_CRASH_POINT("objects.destroy.body");
-  free_block(state_->place.offset_of(&object));
+  const Offset block = state_->place.offset_of(&object);
+  {
+    // Under the lock it ceases to be an object's: who looks a handle up, under the lock too, never reads a block that is
+    // somebody's next.
+    const RegionGuard guard(state_->place, state_->header->objects);
+    adopt(block);
+  }
+  FT_CRASH_POINT("objects.destroy.adopted");
+  free_block(block);
 }
 
 // What `gone` held: objects first, since they know which of its blocks are changing hands, then its blocks.
