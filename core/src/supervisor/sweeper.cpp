@@ -7,7 +7,9 @@ namespace freethreading::supervisor {
 
 namespace {
 
-constexpr std::chrono::seconds kDyingTime{1};  // ample for processes that the kernel has killed
+// How often it looks for the dead that nobody tells it of: processes that the user forked, and the workers of a supervisor
+// that was killed. It looks at the slots in use only: some microseconds.
+constexpr std::chrono::seconds kInterval{1};
 
 }  // namespace
 
@@ -22,20 +24,13 @@ void Sweeper::sweep(OwnerId owner) {
 }
 
 void Sweeper::work() {
-  // A supervisor before this one may have been killed and its workers with it: nobody else sweeps those. Twice, because at
-  // first some may be dying still.
-  session_.sweep();
-  bool swept_again = false;
-  const auto has_work = [this] { return !owners_.empty(); };
   for (;;) {
     std::unique_lock lock(mutex_);
-    if (!swept_again && !came_.wait_for(lock, kDyingTime, has_work)) {
+    if (!came_.wait_for(lock, kInterval, [this] { return !owners_.empty(); })) {
       lock.unlock();
       session_.sweep();
-      swept_again = true;
       continue;
     }
-    came_.wait(lock, has_work);
     const OwnerId owner = owners_.front();
     owners_.pop_front();
     lock.unlock();
