@@ -39,7 +39,7 @@ PyObject* raise_taker_lost(PyObject* self, OwnerId dead) {
   State* state = state_of(self);
   PyObject* type = state == nullptr ? nullptr : imported(state, Import::kWorkerLostError);
   if (type == nullptr) return nullptr;
-  const int pid = place_of(self).session()->pid_of(dead);
+  const int pid = body_of<MessageQueue>(self)->pid_of_taker(place_of(self), dead);
   const Ref none = Ref::take(PyTuple_New(0));
   const Ref kwargs = Ref::take(Py_BuildValue("{s:N,s:s}", "pid", pid == 0 ? Py_NewRef(Py_None) : PyLong_FromLong(pid), "reason",
                                              "It died owing task_done() for items that it had taken, so join() would "

@@ -71,7 +71,8 @@ class Belongings:
     def __init__(self) -> None:
         gc.collect()
         self.threads = {thread for thread in threading.enumerate() if thread.is_alive()}
-        self.processes = processes.ours() - processes.infrastructure()
+        table = processes.Table()
+        self.processes = table.ours() - table.infrastructure()
         self.descriptors = processes.descriptors() - processes.infrastructure_descriptors()
         self.objects = processes.region_objects()
 
@@ -88,16 +89,21 @@ class Belongings:
         return extra
 
 
+# What there was behind the last test is what there is before the next one: looking takes time.
+_seen_last: list[Belongings] = []
+
+
 @pytest.fixture(autouse=True)
 def nothing_stays(request: pytest.FixtureRequest, watchdog: None, infrastructure: None) -> Iterator[None]:
     """Fails a test that leaves a thread, a process, a descriptor or a shared object behind."""
     if request.node.get_closest_marker("leaks_allowed"):
         yield
         return
-    before = Belongings()
+    before = _seen_last.pop() if _seen_last else Belongings()
     yield
     deadline = time.monotonic() + SETTLE_SECONDS
-    while extra := Belongings().beyond(before):
+    while extra := (now := Belongings()).beyond(before):
         if time.monotonic() > deadline:
             pytest.fail("left behind: " + "; ".join(extra))
         threading.Event().wait(0.01)  # let ended workers be reaped
+    _seen_last.append(now)

@@ -22,7 +22,7 @@ from freethreading._engine import (
     leaving,
     make_engine,
 )
-from freethreading._pool import check_initializer, default_workers
+from freethreading._pool import check_count, check_initializer
 
 T = TypeVar("T")
 
@@ -109,9 +109,7 @@ class WorkerPoolExecutor(Executor):
         max_tasks_per_child: int | None = None,
         mp_context: object = None,  # noqa: ARG002
     ) -> None:
-        count = default_workers() if max_workers is None else max_workers
-        if count <= 0:
-            raise ValueError("max_workers must be greater than 0")
+        count = check_count("max_workers", max_workers)
         check_initializer(initializer)
         if max_tasks_per_child is not None:
             if not isinstance(max_tasks_per_child, int):

@@ -76,12 +76,13 @@ class Popen:
         self._descriptors: list[int] = []
         self._sentinel = -1
         self.finalizer: Any = None
+        plan = _main_module.plan()  # before anything is pickled: from here on, what this process defines goes to workers
         packed = self._pickle(facade, call)
         # What the call refers to lives here until the worker has ended, so that the worker finds it whenever it comes to
         # unpickle: shared objects, and multiprocessing's locks and queues, which go with the last reference here.
         self._kept: list[object] = [*keep(packed.handles), call if _MULTIPROCESSING in packed.data else None]
         first, names = _descriptors_of_all()
-        preparation = pickle.dumps(_preparation(body, names), pickle.HIGHEST_PROTOCOL)
+        preparation = pickle.dumps(_preparation(body, plan, names), pickle.HIGHEST_PROTOCOL)
         self.record = WorkerRecord()
         self._pid = 0
         # By an engine, which reads from the record what a dead worker had.
@@ -111,7 +112,7 @@ class Popen:
         record = self._record_if_needed()
         if record is not None and self._pid == 0:
             record.wait_start()
-            self._pid = record.pid
+            self._pid = max(record.pid, 0)  # -1: it could not be started
         return self._pid
 
     @property
@@ -147,7 +148,7 @@ class Popen:
     def wait(self, timeout: float | None = None) -> int | None:
         record = self._record_if_needed()
         if record is not None and record.wait_exit(timeout):
-            self._pid = record.pid
+            self._pid = max(record.pid, 0)  # -1: it could not be started
             self.returncode = record.exitcode
             # Now, not when the garbage collector comes by: a worker and its body refer to each other.
             self._kept = []
@@ -183,14 +184,14 @@ class Popen:
             self._sentinel = -1
 
 
-def _preparation(body: _FacadeProcess, names: list[str]) -> Preparation:
+def _preparation(body: _FacadeProcess, plan: _main_module.Plan, names: list[str]) -> Preparation:
     try:
         folder: str | None = os.getcwd()
     except FileNotFoundError:
         folder = None
     logging = _util._log_to_stderr and _util._logger is not None  # type: ignore[attr-defined]
     return Preparation(
-        main=_main_module.plan(),
+        main=plan,
         process=body.description(),
         environ=dict(os.environb),
         folder=folder,

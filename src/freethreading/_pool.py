@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import sys
 import threading
@@ -39,6 +40,19 @@ def default_workers() -> int:
     return _core.cpu_budget()
 
 
+def check_count(name: str, count: int | None) -> int:
+    """The number of workers that was asked for; TypeError or ValueError where it is none."""
+    if count is None:
+        return default_workers()
+    try:
+        number = operator.index(count)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer or None, not {count!r}") from None
+    if number < 1:
+        raise ValueError(f"{name} must be greater than 0, not {number}")
+    return number
+
+
 def check_initializer(initializer: object) -> None:
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
@@ -69,9 +83,7 @@ class WorkerPool:
         initargs: Iterable[Any] = (),
     ) -> None:
         self._state = TERMINATE  # for __del__, until it is made
-        count = default_workers() if workers is None else workers
-        if count < 1:
-            raise ValueError("Number of workers must be at least 1")
+        count = check_count("workers", workers)
         check_initializer(initializer)
         self._feeds: set[Feed] = set()  # inputs of imap that have not ended; guarded by _lock
         self._lock = threading.RLock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +12,12 @@ from freethreading._core import Channel, WorkerRecord
 from freethreading._engine import CALL, Outcome, call_item
 from freethreading._exceptions import ShutDown
 from freethreading._frames import ERROR, READY, START_FAILED, UNSENT, VALUE, unpack
-from freethreading._worker_process import current_record, take_interrupts
+from freethreading._worker_process import current_record, leave, take_interrupts
 
 # What is published of an item: the kind of message, its payload, its handles.
 Answer = tuple[int, bytes, list[bytes]]
 
+_pid = 0  # this worker's
 _interruptible = False  # whether the user's code runs
 
 
@@ -33,6 +35,8 @@ def serve(
     tasks = Channel.open(tasks_handle)
     results = Channel.open(results_handle)
     record = current_record()
+    global _pid
+    _pid = os.getpid()
     if setup is not None:
         kind, payload, _ = _answer(_initialise, setup)
         if kind == ERROR:
@@ -87,9 +91,11 @@ def _user(function: Callable[..., Any], *args: Any) -> Any:
 def _answer(function: Callable[..., Outcome], *args: Any) -> Answer:
     try:
         answer: Answer = _user(_pack, function, *args)
-        return answer
     except KeyboardInterrupt as error:  # behind the call
-        return ERROR, _serialize.dump_exception(error), []
+        answer = ERROR, _serialize.dump_exception(error), []
+    if os.getpid() != _pid:
+        leave(0)  # a child that the call forked, and that came back from it: the worker is its parent
+    return answer
 
 
 def _pack(function: Callable[..., Outcome], *args: Any) -> Answer:

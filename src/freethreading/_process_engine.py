@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from freethreading import _serialize
+from freethreading import _main_module, _serialize
 from freethreading._core import Channel, drop_handle
 from freethreading._engine import (
     CLOSED,
@@ -74,6 +74,7 @@ class ProcessEngine(Engine):
 
     def __init__(self, options: Options) -> None:
         self._drainer: threading.Thread | None = None
+        _main_module.plan()  # before anything is pickled: from here on, what this process defines goes to workers
         self._setup, self._setup_kept = _pack_setup(options)
         self._tasks = Channel()
         self._results = Channel()
@@ -85,7 +86,7 @@ class ProcessEngine(Engine):
         self._numbers = itertools.count(1)
         self._member_numbers = itertools.count()
         self._wanted = options.workers if options.eager else 0
-        self._failed_starts = 0
+        self._failed_starts = 0  # rounds in a row in which workers died before they were ready
         self._nudged = False
         super().__init__(options)
         _hook_multiprocessing()
@@ -214,9 +215,10 @@ class ProcessEngine(Engine):
             message = self._results.try_get()
         if message is not None:
             self._receive(*message)
-        for member in list(self._members):
-            if member.gone:
-                self._bury(member)
+        gone = [member for member in self._members if member.gone]
+        for member in gone:
+            self._bury(member)
+        self._count_failed_start(gone)
         while self._unpublished:
             self._fail(*self._unpublished.popleft())
         with self._lock:
@@ -283,6 +285,15 @@ class ProcessEngine(Engine):
             flight.drop()
         self._hand(flight.task, flight.first + index, outcomes)
 
+    def _count_failed_start(self, gone: list[_Member]) -> None:
+        # Those that die together, as with their supervisor, are one failure.
+        unready = [member for member in gone if not member.ready]
+        if not unready:
+            return
+        self._failed_starts += 1
+        if self._failed_starts >= MAX_FAILED_STARTS and self.broken is None:
+            self._set_broken(self._lost_error(unready[0], "its start, as the ones before it did"))
+
     def _bury(self, member: _Member) -> None:
         # Settles what a dead worker had. Invariant BLAME: the count is read before the note (a take that was undone
         # wipes its note before another can be counted), and both before the results are drained.
@@ -297,10 +308,6 @@ class ProcessEngine(Engine):
         self._members.remove(member)
         member.process.join()  # at once: it was reaped
         flight = self._flights.get(number) if 0 < sequence <= taken else None
-        if not member.ready:
-            self._failed_starts += 1
-            if self._failed_starts >= MAX_FAILED_STARTS and self.broken is None:
-                self._set_broken(self._lost_error(member, "its start, as the ones before it did"))
         if flight is not None:
             self._lose(flight, item, member)
 
@@ -325,7 +332,7 @@ class ProcessEngine(Engine):
         flight.drop()
 
     def _lost_error(self, member: _Member, task: str) -> BaseException:
-        return WorkerLostError(pid=member.process.pid, exitcode=member.process.exitcode, task=task)
+        return WorkerLostError(pid=member.process.pid or None, exitcode=member.process.exitcode, task=task)
 
     def _end_workers(self) -> None:
         # Ends whatever workers there still are and fails what is not done.

@@ -29,6 +29,8 @@ class _FacadeProcess(_process.BaseProcess):
         self.facade: Worker
         self.is_launching = False
 
+    takes_interrupts_itself = False  # a pool's worker, which first says what an interrupt is to it
+
     @staticmethod
     def _Popen(body: _process.BaseProcess) -> Popen:
         raise AssertionError(f"{body!r} is started by start() only")
@@ -38,9 +40,10 @@ class _FacadeProcess(_process.BaseProcess):
         return self.pid
 
     def run(self) -> None:
-        from freethreading._worker_process import take_interrupts
+        if not self.takes_interrupts_itself:
+            from freethreading._worker_process import take_interrupts
 
-        take_interrupts()
+            take_interrupts()
         self.facade.run()
 
     def start(self) -> None:
@@ -167,6 +170,7 @@ class PoolProcess(_FacadeProcess):
     def description(self) -> dict[str, Any]:
         found = super().description()
         found["_config"]["daemon"] = False
+        found["takes_interrupts_itself"] = True
         return found
 
 

@@ -82,6 +82,7 @@ class Worker:
     ) -> None:
         if group is not None:
             raise AssertionError(f"group must be None, not {group!r}: there are no groups of workers")
+        name = str(name) if name else None
         self._target = target
         self._args = tuple(args)
         self._kwargs = dict(kwargs) if kwargs is not None else {}

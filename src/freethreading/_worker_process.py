@@ -49,7 +49,7 @@ def work(token: bytes, descriptors: list[int], imported: _main_module.Plan | Non
     except BaseException:
         _report()
     finally:
-        _leave(code)
+        leave(code)
 
 
 def _live(token: bytes, descriptors: list[int], imported: _main_module.Plan | None) -> int:
@@ -142,7 +142,8 @@ def _report() -> None:
     traceback.print_exc()
 
 
-def _leave(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
+    """Ends this process, cleanly to those who share a session with it."""
     try:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:

@@ -33,7 +33,7 @@ def put(queue, value):
     queue.put(value)
 
 def alive(pid):
-    return pid in processes._parents()
+    return pid in processes.alive()
 
 def until(condition):
     deadline = time.monotonic() + 20
@@ -200,7 +200,7 @@ def test_nothing_outlives_a_killed_program(how: int) -> None:
         program.kill()
     program.wait()
     program.stdout.close()
-    until(lambda: not pids & set(processes._parents()), "supervisor, zygote and workers have ended", 1.5)
+    until(lambda: not pids & processes.alive(), "supervisor, zygote and workers have ended", 1.5)
 
 
 def test_the_end_of_the_program_waits_for_workers_and_terminates_daemons() -> None:
@@ -215,7 +215,7 @@ def test_the_end_of_the_program_waits_for_workers_and_terminates_daemons() -> No
     """)
     first, second = sorted(printed.split("\n"), reverse=True)
     assert first == "from the worker"
-    until(lambda: not set(map(int, second.split())) & set(processes._parents()), "nothing is left", 1.5)
+    until(lambda: not set(map(int, second.split())) & processes.alive(), "nothing is left", 1.5)
 
 
 def test_a_child_that_the_user_forked_in_a_worker_is_not_touched() -> None:
@@ -318,3 +318,48 @@ def _make_a_worker(queue: freethreading.Queue[str]) -> None:
     below = freethreading.Worker(target=queue.put, args=("from below",))
     below.start()
     below.join()
+
+
+@pytest.mark.parametrize("limit", [16, 64])
+def test_few_descriptors_are_enough(limit: int) -> None:
+    printed = answers(f"""
+        import resource
+        resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
+        print(works())
+    """)
+    assert printed == "True"
+
+
+def test_join_of_a_queue_names_who_died_owing() -> None:
+    printed = answers("""
+        def take_and_die(queue):
+            queue.get()
+            os.kill(os.getpid(), signal.SIGKILL)
+        queue = freethreading.Queue()
+        queue.put("owed")
+        worker = freethreading.Worker(target=take_and_die, args=(queue,))
+        worker.start()
+        worker.join()
+        # Also once the supervisor has swept the dead process's slot.
+        until(lambda: freethreading._core.session_usage()["processes"] == 2)
+        try:
+            queue.join()
+        except freethreading.WorkerLostError as error:
+            print(error.pid == worker.pid, str(worker.pid) in str(error))
+    """)
+    assert printed == "True True"
+
+
+def test_workers_that_die_with_their_supervisor_do_not_break_their_pool() -> None:
+    printed = answers("""
+        with freethreading.WorkerPool(4) as pool:
+            until(_supervisor.pid)
+            os.kill(_supervisor.pid(), signal.SIGKILL)
+            for _ in range(20):
+                try:
+                    print(pool.map(abs, range(-3, 0)))
+                    break
+                except freethreading.WorkerLostError:
+                    pass
+    """)
+    assert printed == "[3, 2, 1]"

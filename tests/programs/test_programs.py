@@ -117,3 +117,33 @@ def test_functions_of_a_guarded_main(backend: str, tmp_path: Path) -> None:
     path = tmp_path / "program.py"
     path.write_text(program)
     assert run(backend, str(path)).splitlines() == EXPECTED
+
+
+NESTED = """
+import freethreading
+
+def triple(x):
+    return x * 3
+
+def in_a_pool(x):
+    with freethreading.WorkerPool(workers=1) as pool:
+        return pool.map(triple, [x]) + pool.map(lambda y: triple(y) + 1, [x])
+
+def in_a_worker(x):
+    queue = freethreading.Queue()
+    worker = freethreading.Worker(target=lambda: queue.put(triple(x)))
+    worker.start()
+    worker.join()
+    return queue.get()
+
+with freethreading.WorkerPool(workers=1) as pool:
+    print(pool.apply(in_a_pool, (1,)), pool.apply(in_a_worker, (2,)))
+"""
+
+
+@pytest.mark.parametrize("how", ["file", "-c", "stdin"])
+def test_workers_of_workers_of_an_unguarded_main(backend: str, how: str, tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(NESTED)
+    arguments = {"file": [str(path)], "-c": ["-c", NESTED], "stdin": ["-"]}[how]
+    assert run(backend, *arguments, source=NESTED).strip() == "[3, 4] 6"

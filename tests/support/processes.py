@@ -10,62 +10,71 @@ from typing import Any
 PROC = Path("/proc")
 
 
-def _parents() -> dict[int, int]:
-    parents: dict[int, int] = {}
-    for entry in PROC.iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue  # it has just ended
-            if fields[0] != "Z":
-                parents[int(entry.name)] = int(fields[1])
-    return parents
+class Table:
+    """The processes of the system at one moment: who is whose parent, and when each began. Zombies do not count."""
+
+    def __init__(self) -> None:
+        self.parents: dict[int, int] = {}
+        self._began: dict[int, int] = {}
+        for name in os.listdir(PROC):
+            if name.isdigit():
+                try:
+                    fields = (PROC / name / "stat").read_text().rpartition(")")[2].split()
+                except OSError:
+                    continue  # it has just ended
+                if fields[0] != "Z":
+                    self.parents[int(name)] = int(fields[1])
+                    self._began[int(name)] = int(fields[19])
+
+    def descendants(self, root: int) -> set[int]:
+        found: set[int] = set()
+        frontier = {root} if root else set()
+        while frontier:
+            frontier = {pid for pid, parent in self.parents.items() if parent in frontier} - found
+            found |= frontier
+        return found
+
+    def ours(self) -> set[int]:
+        """The processes of this program: its descendants, its supervisor, and that one's descendants."""
+        supervisor = self.supervisor()
+        return self.descendants(os.getpid()) | self.descendants(supervisor) | ({supervisor} - {0})
+
+    def supervisor(self) -> int:
+        """0: there is none."""
+        pid = supervisor_pid()
+        return pid if pid in self.parents else 0
+
+    def zygotes(self) -> set[int]:
+        """The zygote, with the fork of it that has the main module: the supervisor's first child."""
+        supervisor = self.supervisor()
+        children = [pid for pid, parent in self.parents.items() if supervisor and parent == supervisor]
+        first = min(children, key=self._began.__getitem__, default=0)
+        return ({first} | self.descendants(first)) - {0}
+
+    def infrastructure(self) -> set[int]:
+        """The supervisor and the zygote, and multiprocessing's own servers: they stay for the program's life."""
+        marks = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
+        servers = {pid for pid in self.descendants(os.getpid()) if any(mark in command(pid) for mark in marks)}
+        return servers | self.zygotes() | ({self.supervisor()} - {0})
 
 
 def alive() -> set[int]:
-    """Process ids of all processes that are no zombies."""
-    return set(_parents())
-
-
-def descendants(*roots: int) -> set[int]:
-    """Process ids of all live descendants of `roots`; zombies do not count."""
-    parents = _parents()
-    found: set[int] = set()
-    frontier = set(roots)
-    while frontier:
-        frontier = {pid for pid, parent in parents.items() if parent in frontier} - found
-        found |= frontier
-    return found
+    """Every process of the system that has not ended; zombies have."""
+    return set(Table().parents)
 
 
 def ours() -> set[int]:
-    """The processes of this program: its descendants, its supervisor, and that one's descendants."""
-    supervisor = supervisor_pid()
-    found = descendants(os.getpid())
-    return found | {supervisor} | descendants(supervisor) if supervisor else found
-
-
-def supervisor_pid() -> int:
-    """0: there is none."""
-    module: Any = sys.modules.get("freethreading._supervisor")
-    pid: int = module.pid() if module is not None else 0
-    return pid if pid in _parents() else 0
+    return Table().ours()
 
 
 def zygotes() -> set[int]:
-    """The zygote, with the fork of it that has the main module: the supervisor's first child."""
-    supervisor = supervisor_pid()
-    children = [pid for pid, parent in _parents().items() if parent == supervisor]
-    first = min(children, key=_start_time, default=0)
-    return {first} | descendants(first) if first else set()
+    return Table().zygotes()
 
 
-def _start_time(pid: int) -> int:
-    try:
-        return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[19])
-    except OSError:
-        return 1 << 62  # it has just ended
+def supervisor_pid() -> int:
+    """The supervisor that was started last, which may have ended; 0: none was."""
+    module: Any = sys.modules.get("freethreading._supervisor")
+    return module.pid() if module is not None else 0
 
 
 def command(pid: int) -> str:
@@ -75,13 +84,6 @@ def command(pid: int) -> str:
         )
     except OSError:
         return "(ended)"
-
-
-def infrastructure() -> set[int]:
-    """The supervisor and the zygote, and multiprocessing's own servers: they stay for the program's life."""
-    marks = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
-    servers = {pid for pid in descendants(os.getpid()) if any(mark in command(pid) for mark in marks)}
-    return servers | zygotes() | {supervisor_pid()}
 
 
 def descriptors() -> set[tuple[int, str]]:
@@ -95,12 +97,14 @@ def descriptors() -> set[tuple[int, str]]:
 
 
 def infrastructure_descriptors() -> set[tuple[int, str]]:
-    """What a program opens once: the session's region; multiprocessing's heap and its tracker's pipe."""
+    """What a program opens once: the session's region; multiprocessing's heap, and the pipes of its servers."""
     marks = ("memfd:freethreading", "/pym-")
     tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
-    number = tracker._resource_tracker._fd if tracker is not None else None
+    forkserver: Any = sys.modules.get("multiprocessing.forkserver")
+    numbers = {tracker._resource_tracker._fd if tracker is not None else None}
+    numbers.add(forkserver._forkserver._forkserver_alive_fd if forkserver is not None else None)
     return {
-        (n, target) for n, target in descriptors() if n == number or any(mark in target for mark in marks)
+        (n, target) for n, target in descriptors() if n in numbers or any(mark in target for mark in marks)
     }
 
 

@@ -19,9 +19,6 @@ namespace freethreading::os {
 
 namespace {
 
-// Above what is dup2'ed to, so that no target is a source that comes later.
-constexpr int kAboveTargets = 64;
-
 class SpawnSettings {
  public:
   SpawnSettings() noexcept {
@@ -38,8 +35,9 @@ class SpawnSettings {
   SpawnSettings(const SpawnSettings&) = delete;
   SpawnSettings& operator=(const SpawnSettings&) = delete;
 
-  bool place(int descriptor, int target) {
-    const int duplicate = fcntl(descriptor, F_DUPFD_CLOEXEC, kAboveTargets);
+  // `above`: a number above all targets, so that no target is a source that comes later.
+  bool place(int descriptor, int target, int above) {
+    const int duplicate = fcntl(descriptor, F_DUPFD_CLOEXEC, above);
     if (duplicate < 0) {
       return false;
     }
@@ -72,9 +70,11 @@ class SpawnSettings {
 
 int spawn(const std::vector<std::string>& argv, const std::vector<int>& descriptors, const SignalMask* mask) noexcept {
   SpawnSettings settings;
-  int target = 3;
+  constexpr int kFirst = 3;
+  const int above = kFirst + static_cast<int>(descriptors.size());
+  int target = kFirst;
   for (const int descriptor : descriptors) {
-    if (!settings.place(descriptor, target++)) {
+    if (!settings.place(descriptor, target++, above)) {
       return 0;
     }
   }

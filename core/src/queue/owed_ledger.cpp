@@ -3,6 +3,7 @@
 #include <new>
 
 #include "freethreading/crash_point.hpp"
+#include "os/process.hpp"
 #include "queue/layout.hpp"
 #include "sync/gate.hpp"
 
@@ -50,6 +51,7 @@ OwedRecord* OwedLedger::claim_new(OwnerId owner) noexcept {
       OwedRecord& record = block->records[at];
       if (record.owner.load() == kNobody) {
         // Relaxed: nobody reads the counts of a record without an owner.
+        record.pid.store(os::process_id(), std::memory_order_relaxed);
         record.takes.store(0, std::memory_order_relaxed);
         record.done.store(0, std::memory_order_relaxed);
         // sync: LEDGER (release): the zeroed counts; pairs with find
@@ -70,6 +72,7 @@ OwedRecord* OwedLedger::claim_new(OwnerId owner) noexcept {
   if (offset != kNoOffset) {
     auto* block = new (place.at<OwedBlock>(offset)) OwedBlock{};
     // Relaxed: the block's release below publishes it.
+    block->records[home(owner)].pid.store(os::process_id(), std::memory_order_relaxed);
     block->records[home(owner)].owner.store(owner, std::memory_order_relaxed);
     FT_CRASH_POINT("queue.owed.allocated");
     // sync: LEDGER (release): the block; pairs with block_at
@@ -122,6 +125,11 @@ OwnerId OwedLedger::find_dead() const noexcept {
     }
   }
   return lost > in_stead ? first : kNobody;
+}
+
+int OwedLedger::pid_of(OwnerId owner) const noexcept {
+  const OwedRecord* record = find(owner);
+  return record == nullptr ? 0 : record->pid.load();
 }
 
 void OwedLedger::link_blocks() noexcept {
@@ -177,6 +185,8 @@ bool MessageQueue::task_done(Place& place) noexcept {
   }
   return true;
 }
+
+int MessageQueue::pid_of_taker(Place& place, OwnerId taker) noexcept { return OwedLedger{*this, place}.pid_of(taker); }
 
 WaitOutcome MessageQueue::join_until(Place& place, WaitContext& context, OwnerId& dead) noexcept {
   for (;;) {

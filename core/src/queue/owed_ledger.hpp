@@ -3,6 +3,7 @@
 //
 //   record    written by                                   when
 //   owner     claim(), under the head lock                 the process's first get
+//   pid       the same, before it                          the same; stays when the slot goes to another process
 //   takes     a getter of that process, its head lock held after each commit
 //   done      threads of that process, in task_done()      after `finished_` counted the item
 //   owner = 0 sweep()                                      the process is dead and owed nothing
@@ -20,6 +21,7 @@ namespace freethreading {
 
 struct OwedRecord {
   std::atomic<OwnerId> owner;
+  std::atomic<std::int32_t> pid;
   std::atomic<std::uint64_t> takes;
   std::atomic<std::uint64_t> done;
 };
@@ -48,6 +50,8 @@ struct OwedLedger {
   void set_takes(OwnerId owner, std::uint64_t takes) noexcept;
   // For the repair of a claim: every block that can be reached belongs to the queue.
   void link_blocks() noexcept;
+  // The process id of a record's owner; 0: it has none.
+  [[nodiscard]] int pid_of(OwnerId owner) const noexcept;
   void sweep(OwnerId dead) noexcept;
   void destroy() noexcept;
 

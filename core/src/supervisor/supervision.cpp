@@ -1,6 +1,7 @@
 #include "supervisor/supervision.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "freethreading/crash_point.hpp"
 #include "os/children.hpp"
@@ -125,13 +126,22 @@ void Supervision::receive_answers() {
       continue;
     }
     ordered_ = false;
+    const std::vector<os::Ended> strangers = std::exchange(strangers_, {});
     if (answer->pid == 0) {
       fail_first(kExitedWithOne);
       continue;
     }
     FT_CRASH_POINT("supervisor.answered");
-    ObjectHeader* record = waiting_.front().record;
-    if (claim_worker(body(record), answer->pid)) {
+    WorkerRecord& record = body(waiting_.front().record);
+    const bool its_own = claim_worker(record, answer->pid);
+    const auto ended = std::find_if(strangers.begin(), strangers.end(),
+                                    [&](const os::Ended& stranger) { return stranger.pid == answer->pid; });
+    if (ended != strangers.end()) {  // it has died and was reaped before the zygote told of it
+      if (its_own) {
+        record.wait_status.store(ended->status);
+        static_cast<void>(advance_worker_state(session_->place(), record, WorkerState::kExited));
+      }
+    } else if (its_own) {
       watch_first();
     } else {
       os::kill_process(answer->pid, os::kKill);  // a second process for one record
@@ -189,6 +199,7 @@ void Supervision::bury_zygote(std::int32_t status) {
     return;
   }
   ordered_ = false;
+  strangers_.clear();
   // Whether it had forked is not known; where it had, the record is taken and the next attempt's process leaves.
   Waiting& first = waiting_.front();
   if (first.attempts >= kMaxAttempts) {
@@ -215,6 +226,8 @@ void Supervision::bury_worker(int pid, std::int32_t status) {
     // It took the record and died before the zygote could tell of it.
     body(waiting_.front().record).wait_status.store(status);
     static_cast<void>(advance_worker_state(place, body(waiting_.front().record), WorkerState::kExited));
+  } else if (ordered_) {
+    strangers_.push_back({.pid = pid, .status = status});
   }
 }
 

@@ -10,6 +10,7 @@
 
 #include "freethreading/memory/session.hpp"
 #include "freethreading/pool/worker_record.hpp"
+#include "os/children.hpp"
 #include "os/signals.hpp"
 #include "pool/supervisor_protocol.hpp"
 #include "supervisor/sweeper.hpp"
@@ -64,6 +65,8 @@ class Supervision {
   bool ordered_ = false;  // the zygote has the order of waiting_.front()
   std::uint64_t ticket_ = 0;
   std::vector<ObjectHeader*> records_;  // of workers that have, or may have, a process
+  // Processes that ended while an order was out, and that no record names: one may be what the answer will name.
+  std::vector<os::Ended> strangers_;
   bool ending_ = false;
 };
 

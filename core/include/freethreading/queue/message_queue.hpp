@@ -78,6 +78,8 @@ class MessageQueue {
   // owed task_done (its id in `dead`), so it would never end.
   WaitOutcome join_until(Place& place, WaitContext& context, OwnerId& dead) noexcept;
   [[nodiscard]] std::uint64_t unfinished() const noexcept;
+  // The process id of a process that has taken items, also of a dead one that join_until() tells of; 0: not known.
+  [[nodiscard]] int pid_of_taker(Place& place, OwnerId taker) noexcept;
 
   // No more puts; gets go on until it is empty, or, `immediate`, what is in it is discarded (and counts as finished).
   // In private memory an immediate shutdown discards nothing: the caller takes the items out itself.
