@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from freethreading import _serialize
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+# How long a callback that waits for a result looks for a task of others to run before it looks for the result again.
+PUMP_SECONDS = 0.01
+
+
 class ThreadEngine(Engine):
     """Workers are threads of this process; nothing is pickled (FREETHREADING_STRICT=1: it is checked that it could be).
 
@@ -40,6 +45,9 @@ class ThreadEngine(Engine):
         self._queue: SimpleQueue[Task | None] = SimpleQueue(shared=False)
         self._threads: set[threading.Thread] = set()  # guarded by _lock
         self._busy: set[threading.Thread] = set()  # those in a task; each thread enters and removes itself
+        self._handing: set[threading.Thread] = (
+            set()
+        )  # those that hand out outcomes, hence in a callback; as _busy
         self._outstanding = 0  # tasks taken in and not done; guarded by _lock
         self._started = 0  # guarded by _lock
         if self._strict and options.initializer is not None:
@@ -154,17 +162,46 @@ class ThreadEngine(Engine):
                     return
                 continue
             self._busy.add(me)
-            begun = task.sink.begin()
-            outcomes = self._run(task) if begun else []
-            # Before the outcomes are known: who submits the next task then finds this worker free.
-            with self._lock:
-                self._outstanding -= 1
-            if begun:
-                self._hand(task, 0, outcomes)
-                if budget is not None:
-                    budget -= 1
+            if self._do(task) and budget is not None:
+                budget -= 1
             self._busy.discard(me)
-            del task, outcomes
+            del task
+
+    def _do(self, task: Task) -> bool:
+        # Runs a task and hands out its outcomes. False: it was cancelled.
+        begun = task.sink.begin()
+        outcomes = self._run(task) if begun else []
+        # Before the outcomes are known: who submits the next task then finds this worker free.
+        with self._lock:
+            self._outstanding -= 1
+        if begun:
+            me = threading.current_thread()
+            nested = me in self._handing
+            self._handing.add(me)
+            try:
+                self._hand(task, 0, outcomes)
+            finally:
+                if not nested:
+                    self._handing.discard(me)
+        return begun
+
+    def pumping(self) -> bool:
+        # In a callback: its worker may be the only one there is.
+        return threading.current_thread() in self._handing
+
+    def pump(self) -> None:
+        if len(self._busy) < len(self._threads):
+            time.sleep(PUMP_SECONDS)  # another worker takes what there is
+            return
+        try:
+            task = self._queue.get(timeout=PUMP_SECONDS)
+        except Empty:
+            return
+        if task is not None:
+            self._do(task)
+            return
+        self._queue.put(None)
+        time.sleep(PUMP_SECONDS)
 
     def _run(self, task: Task) -> list[Outcome]:
         outcomes: list[Outcome] = []

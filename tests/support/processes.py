@@ -54,7 +54,9 @@ class Table:
     def infrastructure(self) -> set[int]:
         """The supervisor and the zygote, and multiprocessing's own servers: they stay for the program's life."""
         marks = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
-        servers = {pid for pid in self.descendants(os.getpid()) if any(mark in command(pid) for mark in marks)}
+        servers = {
+            pid for pid in self.descendants(os.getpid()) if any(mark in command(pid) for mark in marks)
+        }
         return servers | self.zygotes() | ({self.supervisor()} - {0})
 
 

@@ -120,6 +120,17 @@ def test_a_callbacks_exception_harms_nobody(
     assert pool.apply(square, (4,)) == 16
 
 
+def test_a_callback_may_wait_for_another_call_of_the_only_worker(backend: str) -> None:
+    seen: list[int] = []
+    with freethreading.WorkerPool(1) as pool:
+        first = pool.apply_async(
+            square, (2,), callback=lambda value: seen.append(pool.apply(square, (value,)))
+        )
+        assert first.get(30) == 4
+    pool.join()
+    assert seen == [16]
+
+
 def test_a_callback_may_look_at_its_own_result_and_wait_for_another(pool: freethreading.WorkerPool) -> None:
     done = threading.Event()
     seen: list[Any] = []

@@ -193,7 +193,11 @@ def test_frames_round_trip() -> None:
 
 @pytest.mark.parametrize("count", [1.5, float("nan"), float("inf"), "2", 0, -1])
 def test_a_number_of_workers_that_is_none(backend: str, count: Any) -> None:
-    expected = (ValueError, "greater than 0, not") if isinstance(count, int) else (TypeError, "an integer or None, not")
+    expected = (
+        (ValueError, "greater than 0, not")
+        if isinstance(count, int)
+        else (TypeError, "an integer or None, not")
+    )
     for make in (freethreading.WorkerPool, freethreading.WorkerPoolExecutor):
         with pytest.raises(expected[0], match=expected[1]):
             make(count)
