@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import signal
@@ -49,7 +50,13 @@ def work(token: bytes, descriptors: list[int], imported: _main_module.Plan | Non
     except BaseException:
         _report()
     finally:
-        leave(code)
+        try:
+            # multiprocessing's own is among them: it joins children, and the threads that feed its queues.
+            atexit._run_exitfuncs()
+        except BaseException:
+            _report()
+        finally:
+            leave(code)
 
 
 def _live(token: bytes, descriptors: list[int], imported: _main_module.Plan | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing.connection
 import os
 import signal
@@ -252,6 +253,22 @@ def test_multiprocessing_objects_as_arguments(ours: Subject, method: str) -> Non
     items.join_thread()
     mine.close()
     theirs.close()
+
+
+def note_the_exit(items: Any) -> None:
+    atexit.register(items.put, "exit function")
+
+
+def test_exit_functions_of_a_process_run_at_its_end(ours: Subject) -> None:
+    if not ours.processes:
+        pytest.skip("a matter of processes")
+    items = ours.Queue()
+    worker = freethreading.Worker(target=note_the_exit, args=(items,))
+    worker.start()
+    assert items.get(timeout=20) == "exit function"
+    worker.join()
+    assert worker.exitcode == 0
+    worker.close()
 
 
 def test_is_one_of_multiprocessings_children(ours: Subject) -> None:
