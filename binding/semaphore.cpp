@@ -145,6 +145,8 @@ PyType_Slot bounded_semaphore_slots[] = {
                                   "A Semaphore whose count never passes its first value: a release() too many is a "
                                   "ValueError.")},
     {Py_tp_init, reinterpret_cast<void*>(bounded_semaphore_init)},
+    // Its own, though they are the base's: the interpreter specialises calls of methods that the type itself has.
+    {Py_tp_methods, semaphore_methods},
     {Py_tp_dealloc, reinterpret_cast<void*>(dealloc_proxy)},
     {0, nullptr},
 };

@@ -10,9 +10,12 @@ import atexit
 import os
 import sys
 import threading
-from typing import Any
 
 from freethreading import _core
+
+TYPE_CHECKING = False  # as typing's, without its import
+if TYPE_CHECKING:
+    from typing import Any
 
 _hooks_lock = threading.Lock()
 _hooked = False
