@@ -76,9 +76,8 @@ class Popen:
         self._descriptors: list[int] = []
         self._sentinel = -1
         self.finalizer: Any = None
-        plan = (
-            _main_module.plan()
-        )  # before anything is pickled: from here on, what this process defines goes to workers
+        # Before anything is pickled: from here on, what this process defines goes to workers.
+        plan = _main_module.plan()
         packed = self._pickle(facade, call)
         # What the call refers to lives here until the worker has ended, so that the worker finds it whenever it comes to
         # unpickle: shared objects, and multiprocessing's locks and queues, which go with the last reference here.

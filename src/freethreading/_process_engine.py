@@ -36,7 +36,7 @@ from freethreading._frames import ERROR, NUDGE, READY, START_FAILED, UNSENT, VAL
 from freethreading._pool_worker import serve
 from freethreading._process_worker import PoolProcess
 
-# Workers that die in a row before they are ready: then something is wrong with all of them.
+# Rounds in a row in which workers die before they are ready: then something is wrong with all of them.
 MAX_FAILED_STARTS = 3
 # A worker's exit wakes the drainer; this is how long it sleeps where that wake came just before it slept.
 POLL_SECONDS = 0.2
@@ -216,9 +216,7 @@ class ProcessEngine(Engine):
         if message is not None:
             self._receive(*message)
         gone = [member for member in self._members if member.gone]
-        for member in gone:
-            self._bury(member)
-        self._count_failed_start(gone)
+        self._count_failed_start([member for member in gone if self._bury(member)])
         while self._unpublished:
             self._fail(*self._unpublished.popleft())
         with self._lock:
@@ -285,18 +283,18 @@ class ProcessEngine(Engine):
             flight.drop()
         self._hand(flight.task, flight.first + index, outcomes)
 
-    def _count_failed_start(self, gone: list[_Member]) -> None:
+    def _count_failed_start(self, buried: list[_Member]) -> None:
         # Those that die together, as with their supervisor, are one failure.
-        unready = [member for member in gone if not member.ready]
+        unready = [member for member in buried if not member.ready]
         if not unready:
             return
         self._failed_starts += 1
         if self._failed_starts >= MAX_FAILED_STARTS and self.broken is None:
             self._set_broken(self._lost_error(unready[0], "its start, as the ones before it did"))
 
-    def _bury(self, member: _Member) -> None:
-        # Settles what a dead worker had. Invariant BLAME: the count is read before the note (a take that was undone
-        # wipes its note before another can be counted), and both before the results are drained.
+    def _bury(self, member: _Member) -> bool:
+        # Settles what a dead worker had. False: that is done already. Invariant BLAME: the count is read before the note (a
+        # take that was undone wipes its note before another can be counted), and both before the results are drained.
         record = member.process.record
         taken = self._tasks.taken()
         sequence, number, item = record.task_sequence, record.task_tag, record.item
@@ -304,12 +302,13 @@ class ProcessEngine(Engine):
         while (message := self._results.try_get()) is not None:
             self._receive(*message)
         if member not in self._members:
-            return  # a callback waited, and its turn of ours buried it
+            return False  # a callback waited, and its turn of ours buried it
         self._members.remove(member)
         member.process.join()  # at once: it was reaped
         flight = self._flights.get(number) if 0 < sequence <= taken else None
         if flight is not None:
             self._lose(flight, item, member)
+        return True
 
     def _lose(self, flight: Flight, item: int, member: _Member) -> None:
         # The worker died with this flight: its running item fails, the items behind that one fly again.
