@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     )
     from freethreading._executor import WorkerPoolExecutor as WorkerPoolExecutor
     from freethreading._pool import WorkerPool as WorkerPool
-    from freethreading._worker import (
-        Worker as Worker,
+    from freethreading._presence import (
         active_children as active_children,
         active_count as active_count,
         current_worker as current_worker,
         enumerate as enumerate,
         get_ident as get_ident,
     )
+    from freethreading._worker import Worker as Worker
 
 __version__ = "2.0.0.dev0"
 
@@ -81,11 +81,11 @@ _LAZY = {
     "WorkerLostError": "freethreading._exceptions",
     "WorkerPool": "freethreading._pool",
     "WorkerPoolExecutor": "freethreading._executor",
-    "active_children": "freethreading._worker",
-    "active_count": "freethreading._worker",
-    "current_worker": "freethreading._worker",
-    "enumerate": "freethreading._worker",
-    "get_ident": "freethreading._worker",
+    "active_children": "freethreading._presence",
+    "active_count": "freethreading._presence",
+    "current_worker": "freethreading._presence",
+    "enumerate": "freethreading._presence",
+    "get_ident": "freethreading._presence",
 }
 
 

@@ -23,7 +23,7 @@ from freethreading._engine import (
     forget,
     terminated_error,
 )
-from freethreading._worker import PoolThread
+from freethreading._thread_worker import PoolThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
