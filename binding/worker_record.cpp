@@ -6,7 +6,6 @@
 #include "payload.hpp"
 #include "placement.hpp"
 #include "pool_types.hpp"
-#include "ref.hpp"
 #include "wait.hpp"
 
 namespace freethreading::binding {
@@ -53,21 +52,16 @@ int set_item(PyObject* self, PyObject* value, void* /*closure*/) {
   return 0;
 }
 
-PyObject* set_payload(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
-  static constexpr const char* kNames[] = {"payload", "handles"};
-  static constexpr Signature kSignature{"set_payload", kNames, 2, 2, 1};
-  PyObject* values[2] = {};
-  if (!bind(kSignature, args, nargs, kwnames, values)) return nullptr;
-  if (!PyBytes_Check(values[0])) {
-    return PyErr_Format(PyExc_TypeError, "a payload is bytes, not %s", Py_TYPE(values[0])->tp_name);
+PyObject* set_payload(PyObject* self, PyObject* payload) {
+  if (!PyBytes_Check(payload)) {
+    return PyErr_Format(PyExc_TypeError, "a payload is bytes, not %s", Py_TYPE(payload)->tp_name);
   }
   Place& place = place_of(self);
   Message message;
-  if (!fill_block(place, values[0], values[1], &message)) return nullptr;
+  if (!fill_block(place, payload, nullptr, &message)) return nullptr;
   WorkerRecord& target = record(self);
   place.link(message.block);
   target.payload_size.store(message.size);
-  target.payload_handles.store(message.handles);
   target.payload.store(message.block);
   Py_RETURN_NONE;
 }
@@ -77,21 +71,15 @@ PyObject* take_payload(PyObject* self, PyObject* /*unused*/) {
   WorkerRecord& source = record(self);
   Message message;
   message.size = source.payload_size.load();
-  message.handles = source.payload_handles.load();
   message.block = source.payload.exchange(kNoOffset);
   if (message.is_inline()) {
     PyErr_SetString(PyExc_RuntimeError, "this worker's payload was taken already");
     return nullptr;
   }
   place.adopt(message.block);
-  Ref handles = Ref::take(list_of_handles(place, message));
-  Ref payload = Ref::take(bytes_of_block(place, message));
-  if (!handles || !payload) {
-    discard(place, message);
-    return nullptr;
-  }
-  place.free(message.block);
-  return Py_BuildValue("NN", payload.release(), handles.release());
+  PyObject* payload = bytes_of_block(place, message);
+  discard(place, message);
+  return payload;
 }
 
 template <class Wait>
@@ -141,10 +129,8 @@ PyObject* set_queue(PyObject* self, PyObject* channel) {
 }
 
 PyMethodDef methods[] = {
-    {"set_payload", as_method(set_payload), METH_FASTCALL | METH_KEYWORDS,
-     "set_payload($self, /, payload, handles=())\n--\n\nWhat the worker has to do; the handles' counts go with it."},
-    {"take_payload", take_payload, METH_NOARGS,
-     "take_payload($self, /)\n--\n\n(payload, handles), once; the caller drops the handles."},
+    {"set_payload", set_payload, METH_O, "set_payload($self, payload, /)\n--\n\nWhat the worker has to do."},
+    {"take_payload", take_payload, METH_NOARGS, "take_payload($self, /)\n--\n\nThe payload, once."},
     {"wait_exit", as_method(wait_exit), METH_FASTCALL | METH_KEYWORDS,
      "wait_exit($self, /, timeout=None)\n--\n\nWhether the worker has ended, or could not be started, within timeout seconds."},
     {"wait_start", as_method(wait_start), METH_FASTCALL | METH_KEYWORDS,

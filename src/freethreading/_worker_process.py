@@ -68,7 +68,7 @@ def _live(token: bytes, descriptors: list[int], imported: _main_module.Plan | No
     if not record.begin(os.getpid()):
         return 0  # a start that was tried again: another process is this worker
     _record = record
-    payload, _ = record.take_payload()
+    payload = record.take_payload()
     first, second = unpack(payload)
     preparation: Preparation = pickle.loads(first)
     _take_descriptors(preparation["descriptors"], descriptors)

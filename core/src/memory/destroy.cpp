@@ -26,7 +26,6 @@ void destroy_body(Place& place, ObjectHeader& object) noexcept {
     case ObjectType::kWorker: {
       auto& record = *object.body<WorkerRecord>();
       Message payload;
-      payload.handles = record.payload_handles.load();
       payload.block = record.payload.exchange(kNoOffset);
       discard(place, payload);
       break;

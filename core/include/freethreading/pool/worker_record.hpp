@@ -27,7 +27,6 @@ struct WorkerRecord {
   std::atomic<std::int32_t> wait_status;   // as waitpid gives it, from kExited on
   std::atomic<Offset> payload;             // block with what it has to do, see src/freethreading/_launch.py; owned by the record
   std::atomic<std::uint64_t> payload_size;
-  std::atomic<std::uint32_t> payload_handles;  // so many Handles, each counted in flight, come first in the block
   std::atomic<Offset> queue;               // body of a MessageQueue whose consumers are woken at its exit; kNoOffset: none
   TakeNote task;                           // the task message that it took last
   std::atomic<std::uint64_t> item;         // index in that message's batch of what it runs now
