@@ -133,11 +133,6 @@ PyObject* channel_try_get(PyObject* self, PyObject* /*unused*/) {
   Py_RETURN_NONE;
 }
 
-PyObject* channel_wake(PyObject* self, PyObject* /*unused*/) {
-  body_of<MessageQueue>(self)->wake_consumers(place_of(self));
-  Py_RETURN_NONE;
-}
-
 PyObject* channel_close(PyObject* self, PyObject* /*unused*/) {
   body_of<MessageQueue>(self)->shut_down(place_of(self), false);
   Py_RETURN_NONE;
@@ -177,7 +172,6 @@ PyMethodDef methods[] = {
      "(kind, tag, index, payload, handles) of the next message; None after timeout seconds, or when woken. The receiver\n"
      "drops each handle. record notes what is taken before it is taken. ShutDown when closed and empty."},
     {"try_get", channel_try_get, METH_NOARGS, "try_get($self, /)\n--\n\nThe next message if there is one, else None."},
-    {"wake", channel_wake, METH_NOARGS, "wake($self, /)\n--\n\nHas every get() that waits now return None."},
     {"close", channel_close, METH_NOARGS, "close($self, /)\n--\n\nNo more puts; gets go on until it is empty."},
     {"discard_all", channel_discard_all, METH_NOARGS, "discard_all($self, /)\n--\n\nCloses it and drops what is in it."},
     {"taken", channel_taken, METH_NOARGS, "taken($self, /)\n--\n\nHow many messages were taken so far."},
