@@ -1,7 +1,7 @@
-// Channel: the engines' queue of raw messages, (kind, tag, index, payload, handles), over the core's MessageQueue.
+// Channel: the engines' queue of raw messages, (kind, tag, index, payload, block), over the core's MessageQueue.
 //
-// A message's inline bytes are tag (8), index (8), then the payload where it fits. A larger one lies in a block: the handles,
-// then the payload.
+// A message's inline bytes are tag (8), index (8), then the payload where it fits. A larger one lies in a block,
+// and so does one that keeps shared objects alive.
 #include <array>
 #include <cstring>
 
@@ -26,7 +26,7 @@ constexpr std::size_t kInlinePayload = Message::kInlineBytes - kHead;
 PyObject* raise_shut_down(PyObject* self) { return raise(self, Import::kShutDown, "the channel is closed"); }
 
 PyObject* channel_put(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
-  static constexpr const char* kNames[] = {"kind", "tag", "index", "payload", "handles"};
+  static constexpr const char* kNames[] = {"kind", "tag", "index", "payload", "shared"};
   static constexpr Signature kSignature{"put", kNames, 5, 5, 4};
   std::array<PyObject*, 5> values{};
   if (!bind(kSignature, args, nargs, kwnames, values.data())) return nullptr;
@@ -44,12 +44,12 @@ PyObject* channel_put(PyObject* self, PyObject* const* args, Py_ssize_t nargs, P
   std::memcpy(message.bytes.data(), &tag, sizeof tag);
   std::memcpy(message.bytes.data() + sizeof tag, &index, sizeof index);
   const auto size = static_cast<std::size_t>(PyBytes_GET_SIZE(values[3]));
-  const bool has_handles = values[4] != nullptr && PySequence_Size(values[4]) > 0;
+  const bool carries = values[4] != nullptr && PySequence_Size(values[4]) > 0;
   if (PyErr_Occurred() != nullptr) return nullptr;
-  if (size <= kInlinePayload && !has_handles) {
+  if (size <= kInlinePayload && !carries) {
     std::memcpy(message.bytes.data() + kHead, PyBytes_AS_STRING(values[3]), size);
     message.size = kHead + size;
-  } else if (!fill_block(place, values[3], values[4], &message)) {
+  } else if (!fill_block(self, values[3], values[4], &message)) {
     return nullptr;
   }
   QueueOutcome outcome = queue.try_put(place, message);
@@ -57,35 +57,35 @@ PyObject* channel_put(PyObject* self, PyObject* const* args, Py_ssize_t nargs, P
     outcome = queue_wait_detached(Deadline::never(), [&](WaitContext& context) { return queue.put_until(place, message, context); });
   }
   if (outcome == QueueOutcome::kDone) Py_RETURN_NONE;
-  if (!message.is_inline()) place.free(message.block);  // the handles are the caller's still
+  discard(place, message);
   if (outcome == QueueOutcome::kInterrupted) return nullptr;
   if (outcome == QueueOutcome::kNoMemory) return PyErr_NoMemory();
   return raise_shut_down(self);
 }
 
-// The tuple of a message that was taken; the message is freed whatever happens.
-PyObject* unpack(Place& place, Message& message) {
+// The tuple of a message that was taken; the message is freed whatever happens, at once or with its Block.
+PyObject* unpack(PyObject* self, Message& message) {
+  Place& place = place_of(self);
   std::uint64_t tag = 0;
   std::uint64_t index = 0;
   std::memcpy(&tag, message.bytes.data(), sizeof tag);
   std::memcpy(&index, message.bytes.data() + sizeof tag, sizeof index);
-  Ref handles;
   Ref payload;
+  Ref carrier = Ref::share(Py_None);
   if (message.is_inline()) {
-    handles = Ref::take(PyList_New(0));
     payload = Ref::take(PyBytes_FromStringAndSize(reinterpret_cast<const char*>(message.bytes.data()) + kHead,
                                                   static_cast<Py_ssize_t>(message.size - kHead)));
   } else {
-    handles = Ref::take(list_of_handles(place, message));
     payload = Ref::take(bytes_of_block(place, message));
+    if (payload && message.handles != 0) {
+      carrier = Ref::take(block_of(self, message));
+    } else {
+      discard(place, message);
+    }
   }
-  if (!handles || !payload) {
-    discard(place, message);
-    return nullptr;
-  }
-  if (!message.is_inline()) place.free(message.block);  // the handles' counts are the receiver's from now on
+  if (!payload || !carrier) return nullptr;
   return Py_BuildValue("IKKNN", message.kind, static_cast<unsigned long long>(tag), static_cast<unsigned long long>(index),
-                       payload.release(), handles.release());
+                       payload.release(), carrier.release());
 }
 
 PyObject* channel_get(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
@@ -107,7 +107,7 @@ PyObject* channel_get(PyObject* self, PyObject* const* args, Py_ssize_t nargs, P
   for (;;) {
     Message message;
     QueueOutcome outcome = queue.try_get(place, message, note);
-    if (outcome == QueueOutcome::kDone) return unpack(place, message);
+    if (outcome == QueueOutcome::kDone) return unpack(self, message);
     if (outcome == QueueOutcome::kShutDown) return raise_shut_down(self);
     if (outcome == QueueOutcome::kNoMemory) return PyErr_NoMemory();
     if (outcome == QueueOutcome::kEmpty && (deadline.passed() || queue.wake_epoch() != epoch)) Py_RETURN_NONE;
@@ -128,7 +128,7 @@ PyObject* channel_try_get(PyObject* self, PyObject* /*unused*/) {
                                   [&](WaitContext& context) { return queue.get_until(place, message, context); });
     if (outcome == QueueOutcome::kInterrupted) return nullptr;
   }
-  if (outcome == QueueOutcome::kDone) return unpack(place, message);
+  if (outcome == QueueOutcome::kDone) return unpack(self, message);
   if (outcome == QueueOutcome::kNoMemory) return PyErr_NoMemory();
   Py_RETURN_NONE;
 }
@@ -165,12 +165,12 @@ PyObject* channel_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
 
 PyMethodDef methods[] = {
     {"put", as_method(channel_put), METH_FASTCALL | METH_KEYWORDS,
-     "put($self, /, kind, tag, index, payload, handles=())\n--\n\n"
-     "Sends a message. The handles' in-flight counts go with it; they stay the caller's where it raises."},
+     "put($self, /, kind, tag, index, payload, shared=())\n--\n\n"
+     "Sends a message, which keeps the shared objects alive."},
     {"get", as_method(channel_get), METH_FASTCALL | METH_KEYWORDS,
      "get($self, /, timeout=None, record=None)\n--\n\n"
-     "(kind, tag, index, payload, handles) of the next message; None after timeout seconds, or when woken. The receiver\n"
-     "drops each handle. record notes what is taken before it is taken. ShutDown when closed and empty."},
+     "(kind, tag, index, payload, block) of the next message; None after timeout seconds, or when woken. What the message\n"
+     "keeps alive lives as long as block. record notes what is taken before it is taken. ShutDown when closed and empty."},
     {"try_get", channel_try_get, METH_NOARGS, "try_get($self, /)\n--\n\nThe next message if there is one, else None."},
     {"close", channel_close, METH_NOARGS, "close($self, /)\n--\n\nNo more puts; gets go on until it is empty."},
     {"discard_all", channel_discard_all, METH_NOARGS, "discard_all($self, /)\n--\n\nCloses it and drops what is in it."},

@@ -1,4 +1,4 @@
-// handle_of(), open_handle(), retain_handle() and drop_handle().
+// handle_of(), open_handle() and open_as().
 #include "handle.hpp"
 
 #include <array>
@@ -95,27 +95,6 @@ PyObject* open_as(PyObject* module, PyObject* const* args, Py_ssize_t nargs) {
   return self;
 }
 
-PyObject* retain_handle(PyObject* module, PyObject* bytes) {
-  State* state = state_of_module(module);
-  Handle handle;
-  if (!handle_of_bytes(bytes, &handle)) return nullptr;
-  Session* session = session_of_handle(state, handle);
-  if (session == nullptr) return nullptr;
-  if (!session->retain_in_flight(handle)) {
-    return raise(state, Import::kHandleGoneError, "the shared object that this handle names is gone");
-  }
-  Py_RETURN_NONE;
-}
-
-PyObject* drop_handle(PyObject* /*module*/, PyObject* bytes) {
-  Handle handle;
-  if (!handle_of_bytes(bytes, &handle)) return nullptr;
-  // A session that this process has left has swept what it held.
-  Session* session = Session::find(handle.session);
-  if (session != nullptr) session->drop_in_flight(handle);
-  Py_RETURN_NONE;
-}
-
 PyMethodDef functions[] = {
     {"handle_of", handle_of, METH_O,
      "handle_of(obj, /)\n--\n\nThe bytes that name a shared object; a TypeError for one made for threads."},
@@ -124,9 +103,6 @@ PyMethodDef functions[] = {
      "The object that the handle names; HandleGoneError if it is gone, or its session is not attached here."},
     {"open_as", as_method(open_as), METH_FASTCALL,
      "open_as(cls, opener, args, /)\n--\n\nWhat opener(*args) opens, as an instance of the subclass cls."},
-    {"retain_handle", retain_handle, METH_O,
-     "retain_handle(handle, /)\n--\n\nCounts the handle as in flight: its object lives until drop_handle()."},
-    {"drop_handle", drop_handle, METH_O, "drop_handle(handle, /)\n--\n\nEnds one retain_handle()."},
     {nullptr, nullptr, 0, nullptr},
 };
 

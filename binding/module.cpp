@@ -21,6 +21,7 @@ int execute(PyObject* module) {
       add_barrier,
       add_queues,
       add_sessions,
+      add_block,
       add_channel,
       add_worker_record,
       add_blob_log,

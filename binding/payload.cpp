@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "handle.hpp"
+#include "placement.hpp"
 #include "ref.hpp"
 
 namespace freethreading::binding {
@@ -22,45 +23,41 @@ void copy_bytes(std::byte* target, const void* source, std::size_t size) {
 
 }  // namespace
 
-bool fill_block(Place& place, PyObject* payload, PyObject* handles, Message* message) {
-  const Ref list = handles == nullptr ? Ref::take(PyTuple_New(0)) : Ref::take(PySequence_Tuple(handles));
-  if (!list) return false;
-  const auto count = static_cast<std::size_t>(PyTuple_GET_SIZE(list.get()));
-  const auto size = static_cast<std::size_t>(PyBytes_GET_SIZE(payload));
-  const Offset block = place.allocate(count * sizeof(Handle) + size);
-  if (block == kNoOffset) {
-    PyErr_Format(PyExc_MemoryError, "no shared memory for an item of %zu bytes", size);
-    return false;
-  }
-  for (std::size_t i = 0; i < count; ++i) {
-    if (!handle_of_bytes(PyTuple_GET_ITEM(list.get(), static_cast<Py_ssize_t>(i)), place.at<Handle>(block) + i)) {
-      place.free(block);
+bool fill_block(PyObject* self, PyObject* payload, PyObject* shared, Message* message) {
+  State* state = state_of(self);
+  const Ref objects = shared == nullptr ? Ref::take(PyTuple_New(0)) : Ref::take(PySequence_Tuple(shared));
+  if (state == nullptr || !objects) return false;
+  const Py_ssize_t count = PyTuple_GET_SIZE(objects.get());
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* object = PyTuple_GET_ITEM(objects.get(), i);
+    if (!is_proxy(state, object) || proxy_of(object)->header == nullptr) {
+      PyErr_Format(PyExc_TypeError, "%s is not a shared object of freethreading", Py_TYPE(object)->tp_name);
       return false;
     }
   }
-  copy_bytes(place.at<std::byte>(block) + count * sizeof(Handle), PyBytes_AS_STRING(payload), size);
-  message->block = block;
-  message->size = size;
-  message->handles = static_cast<std::uint32_t>(count);
-  return true;
-}
-
-PyObject* list_of_handles(Place& place, const Message& message) {
-  Ref list = Ref::take(PyList_New(message.handles));
-  if (!list) return nullptr;
-  for (std::uint32_t i = 0; i < message.handles; ++i) {
-    PyObject* bytes = bytes_of_handle(place.at<Handle>(message.block)[i]);
-    if (bytes == nullptr) return nullptr;
-    PyList_SET_ITEM(list.get(), i, bytes);
+  Place& place = place_of(self);
+  const auto size = static_cast<std::size_t>(PyBytes_GET_SIZE(payload));
+  if (!allocate_block(place, *message, size, static_cast<std::size_t>(count))) {
+    PyErr_Format(PyExc_MemoryError, "no shared memory for an item of %zu bytes", size);
+    return false;
   }
-  return list.release();
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    // It has a proxy; only in a process that has left its sessions is it gone all the same.
+    if (!carry(place, *message, handle_of_proxy(proxy_of(PyTuple_GET_ITEM(objects.get(), i))))) {
+      PyErr_SetString(PyExc_RuntimeError, "this process has left the session whose object it sends");
+      discard(place, *message);
+      return false;
+    }
+  }
+  copy_bytes(payload_of(place, *message), PyBytes_AS_STRING(payload), size);
+  return true;
 }
 
 PyObject* bytes_of_block(Place& place, const Message& message) {
   PyObject* bytes = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(message.size));
   if (bytes == nullptr) return nullptr;
   copy_bytes(reinterpret_cast<std::byte*>(PyBytes_AS_STRING(bytes)),
-       place.at<std::byte>(message.block) + sizeof(Handle) * message.handles, message.size);
+             payload_of(place, message), message.size);
   return bytes;
 }
 

@@ -1,7 +1,4 @@
-// Bytes and handles in a block of the region, and the waits of queues.
-//
-// A block begins with the handles of the shared objects that its payload carries (each counted in flight); the payload
-// follows.
+// Bytes and shared objects in a block of the region, and the waits of queues.
 #pragma once
 
 #include "compat.hpp"
@@ -10,11 +7,11 @@
 
 namespace freethreading::binding {
 
-// Copies `payload` (bytes) and `handles` (null, or a sequence of handles) into a new block of the message's. False: an
-// error is set and the message has no block.
-bool fill_block(Place& place, PyObject* payload, PyObject* handles, Message* message);
-// The handles in front of a block's payload, a new list.
-PyObject* list_of_handles(Place& place, const Message& message);
+// Copies `payload` (bytes) into a new block of the message's, which keeps `shared` (null, or a sequence of shared objects)
+// alive. `self`: a proxy in that region. False: an error is set and the message has no block.
+bool fill_block(PyObject* self, PyObject* payload, PyObject* shared, Message* message);
+// A new Block (block.cpp) that owns the message's block from now on. Null: an error is set and the message is discarded.
+PyObject* block_of(PyObject* self, Message& message);
 // The payload of a block, new bytes.
 PyObject* bytes_of_block(Place& place, const Message& message);
 

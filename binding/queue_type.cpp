@@ -51,17 +51,6 @@ bool encode_natively(Place& place, PyObject* item, std::size_t size, Message* me
   return true;
 }
 
-void drop_handles(PyObject* handles) {
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(handles); ++i) {
-    Handle handle;
-    if (!handle_of_bytes(PyList_GET_ITEM(handles, i), &handle)) {
-      PyErr_Clear();
-      continue;
-    }
-    if (Session* session = Session::find(handle.session)) session->drop_in_flight(handle);
-  }
-}
-
 bool encode_by_pickle(PyObject* self, PyObject* item, Message* message) {
   State* state = state_of(self);
   PyObject* dumps = state == nullptr ? nullptr : imported(state, Import::kDumpsMessage);
@@ -73,17 +62,15 @@ bool encode_by_pickle(PyObject* self, PyObject* item, Message* message) {
     return false;
   }
   PyObject* data = PyTuple_GET_ITEM(dumped.get(), 0);
-  PyObject* handles = PyTuple_GET_ITEM(dumped.get(), 1);
+  PyObject* shared = PyTuple_GET_ITEM(dumped.get(), 1);
   const auto size = static_cast<std::size_t>(PyBytes_GET_SIZE(data));
   message->kind = kPickled;
-  if (size <= Message::kInlineBytes && PyList_GET_SIZE(handles) == 0) {
+  if (size <= Message::kInlineBytes && PyList_GET_SIZE(shared) == 0) {
     message->size = size;
     std::memcpy(message->bytes.data(), PyBytes_AS_STRING(data), size);
     return true;
   }
-  if (fill_block(place_of(self), data, handles, message)) return true;
-  drop_handles(handles);
-  return false;
+  return fill_block(self, data, shared, message);
 }
 
 // The message of an item for the region: its block is the caller's. False: an error is set.

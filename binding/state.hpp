@@ -34,6 +34,7 @@ enum class TypeIndex : std::uint8_t {
   kWorkerRecord,
   kBlobLog,
   kSupervisor,
+  kBlock,
   kCount,
 };
 
@@ -101,6 +102,7 @@ int add_condition(PyObject* module, State* state);
 int add_barrier(PyObject* module, State* state);
 int add_queues(PyObject* module, State* state);
 int add_sessions(PyObject* module, State* state);
+int add_block(PyObject* module, State* state);
 int add_channel(PyObject* module, State* state);
 int add_worker_record(PyObject* module, State* state);
 int add_blob_log(PyObject* module, State* state);

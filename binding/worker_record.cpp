@@ -58,7 +58,7 @@ PyObject* set_payload(PyObject* self, PyObject* payload) {
   }
   Place& place = place_of(self);
   Message message;
-  if (!fill_block(place, payload, nullptr, &message)) return nullptr;
+  if (!fill_block(self, payload, nullptr, &message)) return nullptr;
   WorkerRecord& target = record(self);
   place.link(message.block);
   target.payload_size.store(message.size);

@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from types import TracebackType
 
-from freethreading import _core
-
 
 class _Current(threading.local):
     capture: Capture | None = None
@@ -16,16 +14,15 @@ _current = _Current()
 
 
 class Capture:
-    """Collects, while it is entered, the handles that this thread's pickling meets. Each is counted as in flight.
+    """Collects, while it is entered, the shared objects that this thread's pickling meets; none where that raises.
 
-    When the block ends with an exception the counts are given back; else they belong to whoever calls keep(), and
-    whoever unpickles the payload drops them.
+    They live as long as they are kept: by the sender, or by the block of the message that carries them.
     """
 
-    __slots__ = ("_outer", "handles")
+    __slots__ = ("_outer", "shared")
 
     def __init__(self) -> None:
-        self.handles: list[bytes] = []
+        self.shared: list[object] = []
         self._outer: Capture | None = None
 
     def __enter__(self) -> Capture:
@@ -38,19 +35,7 @@ class Capture:
         _current.capture = self._outer
         self._outer = None
         if kind is not None:
-            self.drop()
-
-    def add(self, handle: bytes) -> None:
-        _core.retain_handle(handle)
-        self.handles.append(handle)
-
-    def keep(self) -> list[bytes]:
-        handles, self.handles = self.handles, []
-        return handles
-
-    def drop(self) -> None:
-        for handle in self.keep():
-            _core.drop_handle(handle)
+            self.shared = []
 
 
 def current() -> Capture | None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from freethreading import _serialize
-from freethreading._core import drop_handle, open_handle
 from freethreading._engine import CALL, Task
 from freethreading._frames import pack
 
@@ -20,7 +19,7 @@ class PreparedFunction:
         packed = _serialize.dumps(function, where="func")
         self.function = function
         self.data = packed.data
-        self.kept: Sequence[object] = keep(packed.handles)
+        self.kept: Sequence[object] = packed.shared
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -84,26 +83,13 @@ class Flight:
         self.kept = ()
 
 
-def keep(handles: Sequence[bytes]) -> list[object]:
-    """Proxies of the objects that a payload refers to, in place of their counts as in flight.
-
-    A message whose taker is killed would never give its counts back. These are this process's: they go when the call is
-    done, and with the process if it dies.
-    """
-    try:
-        return [open_handle(handle) for handle in handles]
-    finally:
-        for handle in handles:
-            drop_handle(handle)
-
-
 def encode(task: Task, number: int) -> Flight:
     """Pickles a task. A call raises what that raises; an item of a batch fails alone."""
     function = task.function
     if task.kind == CALL:
         args, kwargs = task.items[0]
         packed = _serialize.dumps((function, args, kwargs), where=("func", "args", "kwargs"))
-        return Flight(number, task, 0, 1, (packed.data,), keep(packed.handles), {})
+        return Flight(number, task, 0, 1, (packed.data,), packed.shared, {})
     assert isinstance(function, PreparedFunction)
     frames = [function.data]
     kept = [*function.kept]
@@ -116,7 +102,7 @@ def encode(task: Task, number: int) -> Flight:
             frames.append(b"")
         else:
             frames.append(packed.data)
-            kept.extend(keep(packed.handles))
+            kept.extend(packed.shared)
     return Flight(number, task, 0, len(task.items), frames, kept, unsent)
 
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from freethreading import _main_module, _serialize, _supervisor
 from freethreading._core import WorkerRecord
-from freethreading._flight import keep
 from freethreading._frames import pack
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class Popen:
         packed = self._pickle(facade, call)
         # What the call refers to lives here until the worker has ended, so that the worker finds it whenever it comes to
         # unpickle: shared objects, and multiprocessing's locks and queues, which go with the last reference here.
-        self._kept: list[object] = [*keep(packed.handles), call if _MULTIPROCESSING in packed.data else None]
+        self._kept: list[object] = [*packed.shared, call if _MULTIPROCESSING in packed.data else None]
         first, names = _descriptors_of_all()
         preparation = pickle.dumps(_preparation(body, plan, names), pickle.HIGHEST_PROTOCOL)
         self.record = WorkerRecord()

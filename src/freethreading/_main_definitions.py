@@ -42,7 +42,7 @@ class Publisher:
         self.sent: dict[str, Any] = {}
         self._uses: dict[str, tuple[str, ...]] = {}
         self._unsent: dict[str, BaseException] = {}
-        self._handles: list[bytes] = []
+        self._shared: list[object] = []  # alive as long as the log, which workers to come will read
         self._guard = threading.Lock()
         # What a payload with these needs depends on in the end, as it was when nothing of it was missing.
         self._known: dict[Needs, tuple[int, list[tuple[str, Any]]]] = {}
@@ -81,15 +81,12 @@ class Publisher:
             entry = batch.entry(named)
             with self._guard:
                 if self.version != start:  # somebody else published meanwhile: look again at what is missing
-                    batch.capture.drop()
                     continue
                 number = self.log.append(entry)
                 self.sent = {**sent, **batch.values}
                 self._uses = {**uses, **batch.used_by}
                 self._unsent = {k: v for k, v in unsent.items() if k not in batch.values} | batch.failures
-                self._handles += (
-                    batch.capture.keep()
-                )  # alive as long as the log, which workers to come will read
+                self._shared += batch.capture.shared
                 self._known = {}
                 self.version = number
 
@@ -152,7 +149,7 @@ class _Batch:
         try:
             return self._dump()
         except Exception:
-            self.capture.drop()
+            pass
         # One of the names is to blame: find which by pickling each on its own, then send the others.
         for name in self.pending:  # grows while it is walked
             alone = _Batch(self.namespace, self._only, self._sent, self._uses, self._unsent)
@@ -165,8 +162,6 @@ class _Batch:
                 if name in named:
                     raise better from (None if better is error else error)
                 self.failures[name] = better
-            finally:
-                alone.capture.drop()
             self.uses(tuple(alone.pending[1:]))
         return self._dump()
 

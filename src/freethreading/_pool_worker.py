@@ -14,8 +14,8 @@ from freethreading._exceptions import ShutDown
 from freethreading._frames import ERROR, READY, START_FAILED, UNSENT, VALUE, unpack
 from freethreading._worker_process import current_record, leave, take_interrupts
 
-# What is published of an item: the kind of message, its payload, its handles.
-Answer = tuple[int, bytes, list[bytes]]
+# What is published of an item: the kind of message, its payload, the shared objects that it refers to.
+Answer = tuple[int, bytes, list[object]]
 
 _pid = 0  # this worker's
 _interruptible = False  # whether the user's code runs
@@ -106,7 +106,7 @@ def _pack(function: Callable[..., Outcome], *args: Any) -> Answer:
         except BaseException as error:
             value = error
         else:
-            return VALUE, packed.data, packed.handles
+            return VALUE, packed.data, packed.shared
     return ERROR, _serialize.dump_exception(value), []
 
 

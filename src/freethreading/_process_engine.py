@@ -12,11 +12,11 @@ import multiprocessing.util
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from freethreading import _main_module, _serialize
-from freethreading._core import Channel, drop_handle
+from freethreading._core import Block, Channel
 from freethreading._engine import (
     CLOSED,
     OPEN,
@@ -31,7 +31,7 @@ from freethreading._engine import (
     terminated_error,
 )
 from freethreading._exceptions import WorkerLostError
-from freethreading._flight import Flight, PreparedFunction, describe_item, encode, keep
+from freethreading._flight import Flight, PreparedFunction, describe_item, encode
 from freethreading._frames import ERROR, NUDGE, READY, START_FAILED, UNSENT, VALUE
 from freethreading._pool_worker import serve
 from freethreading._process_worker import PoolProcess
@@ -254,7 +254,8 @@ class ProcessEngine(Engine):
     def _outstanding(self) -> int:
         return len(self._flights) + len(self._backlog)
 
-    def _receive(self, kind: int, number: int, index: int, payload: bytes, handles: Sequence[bytes]) -> None:
+    # `_block` keeps alive what the payload refers to, until it has been unpickled.
+    def _receive(self, kind: int, number: int, index: int, payload: bytes, _block: Block | None) -> None:
         if kind == NUDGE:
             self._nudged = False
         elif kind == READY:
@@ -263,18 +264,16 @@ class ProcessEngine(Engine):
                 if member.number == number:
                     member.ready = True
         elif kind == START_FAILED:
-            _, error = _load(ERROR, payload, handles)
+            _, error = _load(ERROR, payload)
             self._set_broken(error)
         else:
-            self._settle(kind, number, index, payload, handles)
+            self._settle(kind, number, index, payload)
 
-    def _settle(self, kind: int, number: int, index: int, payload: bytes, handles: Sequence[bytes]) -> None:
+    def _settle(self, kind: int, number: int, index: int, payload: bytes) -> None:
         flight = self._flights.get(number)
         if flight is None:  # failed meanwhile
-            for handle in handles:
-                drop_handle(handle)
             return
-        outcomes = [(False, flight.unsent[index]) if kind == UNSENT else _load(kind, payload, handles)]
+        outcomes = [(False, flight.unsent[index]) if kind == UNSENT else _load(kind, payload)]
         flight.arrived = index + 1
         if flight.arrived == flight.length:
             with self._lock:
@@ -362,7 +361,7 @@ class ProcessEngine(Engine):
         forget(self)
 
 
-def _load(kind: int, payload: bytes, handles: Sequence[bytes]) -> Outcome:
+def _load(kind: int, payload: bytes) -> Outcome:
     # What a result message says; where it cannot be rebuilt here, why.
     try:
         if kind == VALUE:
@@ -370,9 +369,6 @@ def _load(kind: int, payload: bytes, handles: Sequence[bytes]) -> Outcome:
         return False, _serialize.load_exception(payload)
     except BaseException as error:
         return False, error
-    finally:
-        for handle in handles:
-            drop_handle(handle)
 
 
 def _pack_setup(options: Options) -> tuple[Any, list[object]]:
@@ -384,7 +380,7 @@ def _pack_setup(options: Options) -> tuple[Any, list[object]]:
     except RuntimeError:
         # A lock or queue of multiprocessing's: pickles only while a process is being started, with the process.
         return (options.initializer, options.initargs), []
-    return packed.data, keep(packed.handles)
+    return packed.data, packed.shared
 
 
 def _hook_multiprocessing() -> None:

@@ -4,9 +4,9 @@ dumps() tries plain pickle first and, for what pickle cannot name (lambdas, clos
 _by_value; where ``__main__`` travels by value it is that one at once, because it must know what of ``__main__`` a
 payload needs. The bytes say by themselves what loads() has to do before it unpickles (see _main_module).
 
-The shared objects that a payload refers to are counted as in flight while it exists: whoever unpickles it calls
-``_core.drop_handle`` for each handle of the payload afterwards. What cannot be pickled raises NotPicklableError with
-the path to the culprit; an exception of the user's own ``__reduce__`` or ``__getstate__`` passes through as it is.
+The shared objects that a payload refers to come with it: the sender keeps them until the payload has been unpickled, or
+gives them to the message that carries it. What cannot be pickled raises NotPicklableError with the path to the culprit;
+an exception of the user's own ``__reduce__`` or ``__getstate__`` passes through as it is.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _TAG = _main_module.TAG[0]
 
 
 class Payload(NamedTuple):
-    """Bytes for loads(), and the shared objects that they refer to, counted as in flight."""
+    """Bytes for loads(), and the shared objects that they refer to."""
 
     data: bytes
-    handles: list[bytes]
+    shared: list[object]
 
 
 def dumps(obj: object, where: Where = "args") -> Payload:
@@ -49,7 +49,7 @@ def dumps(obj: object, where: Where = "args") -> Payload:
         return Payload(pickle.dumps(obj, PROTOCOL), [])
     with Capture() as capture:
         data = _dumps(obj, where)
-    return Payload(data, capture.handles)
+    return Payload(data, capture.shared)
 
 
 def dumps_bare(obj: object, where: Where = "args") -> bytes:
@@ -64,11 +64,11 @@ def loads(data: bytes | memoryview) -> Any:
     return pickle.loads(data)
 
 
-def dumps_message(obj: object) -> tuple[bytes, list[bytes]]:
+def dumps_message(obj: object) -> tuple[bytes, list[object]]:
     """dumps() for an item of a queue."""
     with Capture() as capture:
         data = _dumps(obj, "item")
-    return data, capture.handles
+    return data, capture.shared
 
 
 loads_message = loads
@@ -92,13 +92,13 @@ def reduce_shared(obj: object) -> tuple[Any, ...]:
     handle = _core.handle_of(obj)
     capture = current()
     if capture is not None:
-        capture.add(handle)
+        capture.shared.append(obj)
         return _core.open_handle, (handle,)
     spawning = _spawning_popen()
     if spawning is not None:
         from freethreading._spawning import reduce_for_spawning
 
-        return reduce_for_spawning(spawning, handle)
+        return reduce_for_spawning(spawning, obj, handle)
     return _core.open_handle, (handle,)
 
 
@@ -127,7 +127,7 @@ def _spawning_popen() -> Any:
 def _dumps(obj: object, where: Where) -> bytes:
     if not _main_module.by_value():
         capture = current()
-        mark = len(capture.handles) if capture is not None else 0
+        mark = len(capture.shared) if capture is not None else 0
         try:
             data = _reducers.dumps(obj)
             if not _names_guarded(data):
@@ -136,7 +136,7 @@ def _dumps(obj: object, where: Where) -> bytes:
             if _MADE_FOR_THREADS in str(error):
                 raise
         if capture is not None:
-            _forget(capture, mark)
+            del capture.shared[mark:]
     try:
         return _dumps_with_definitions(obj)
     except Exception as error:
@@ -152,12 +152,6 @@ def _names_guarded(data: bytes) -> bool:
     """Whether a pickle may name what only the guarded part of the main file defines; seldom yes without reason."""
     definitions = _main_module.guarded_definitions()
     return bool(definitions) and b"main__" in data and any(name in data for name in definitions)
-
-
-def _forget(capture: Capture, mark: int) -> None:
-    for handle in capture.handles[mark:]:
-        _core.drop_handle(handle)
-    del capture.handles[mark:]
 
 
 class _Needs:

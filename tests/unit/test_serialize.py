@@ -5,10 +5,12 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import gc
 import pickle
 import select
 import sys
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +79,7 @@ def test_plain_data_is_plain_pickle() -> None:
     value = {"a": [1, 2.5, "x", None], "b": (b"y", {3})}
     payload = _serialize.dumps(value)
     assert payload.data == pickle.dumps(value, 5)
-    assert payload.handles == []
+    assert payload.shared == []
     assert _serialize.loads(memoryview(payload.data)) == value
 
 
@@ -245,66 +247,43 @@ def test_check_keeps_nothing_and_refuses_the_same(stream: Any) -> None:
     _serialize.check([_core.Lock(shared=False)])
 
 
-# What is counted as in flight -------------------------------------------------------------------------------------
+# What comes with the bytes ------------------------------------------------------------------------------------------
 
 
-class Counts:
-    """Stands for the native counts; Shared for an object that has them."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.alive = collections.Counter[bytes]()
-        monkeypatch.setattr(_core, "handle_of", lambda obj: obj.handle)
-        monkeypatch.setattr(_core, "retain_handle", lambda handle: self.alive.update([handle]))
-        monkeypatch.setattr(_core, "drop_handle", lambda handle: self.alive.subtract([handle]))
-
-    def total(self) -> int:
-        return sum(self.alive.values())
-
-
-class Shared:
-    handle = b"h" * 40
-
-    def __reduce__(self) -> Any:
-        _serialize.reduce_shared(self)
-        return Shared, ()
-
-
-def test_handles_are_in_flight_until_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = Counts(monkeypatch)
-    payload = _serialize.dumps([Shared(), Shared()])
-    assert payload.handles == [Shared.handle] * 2
-    assert counts.total() == 2
-    assert _serialize.dumps_message(Shared())[1] == [Shared.handle]
+def test_the_shared_objects_come_with_the_bytes() -> None:
+    first, second = _core.Lock(shared=True), _core.Event(shared=True)
+    assert _serialize.dumps([first, second, first]).shared == [first, second]
+    assert _serialize.dumps_message(first)[1] == [first]
+    assert _serialize.dumps([1]).shared == []
     assert _capture.current() is None
 
 
-def test_handles_are_dropped_when_pickling_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = Counts(monkeypatch)
+def test_nothing_is_kept_when_pickling_fails() -> None:
+    lock = _core.Lock(shared=True)
+    gone = weakref.ref(lock)
     for bad in (threading.Lock(), Refuses(OwnError()), Refuses(KeyboardInterrupt())):
         with pytest.raises(BaseException):  # noqa: B017 - each its own
-            _serialize.dumps([Shared(), bad])
-        assert counts.total() == 0
+            _serialize.dumps([lock, bad])
         assert _capture.current() is None
+    del lock, bad  # an exception has its frames
+    gc.collect()
+    assert gone() is None
 
 
-def test_the_second_attempt_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = Counts(monkeypatch)
-    payload = _serialize.dumps([Shared(), lambda: 1])
-    assert payload.handles == [Shared.handle]
-    assert counts.total() == 1
+def test_the_second_attempt_names_it_once() -> None:
+    lock = _core.Lock(shared=True)
+    assert _serialize.dumps([lock, lambda: 1]).shared == [lock]
 
 
-def test_pickling_within_pickling_has_its_own_capture(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = Counts(monkeypatch)
+def test_pickling_within_pickling_has_its_own_capture() -> None:
+    first, second = _core.Lock(shared=True), _core.Lock(shared=True)
 
     class Nested:
         def __reduce__(self) -> Any:
-            inner = _serialize.dumps(Shared())
-            assert inner.handles == [Shared.handle]
+            assert _serialize.dumps(first).shared == [first]
             return int, ()
 
-    assert _serialize.dumps([Nested(), Shared()]).handles == [Shared.handle]
-    assert counts.total() == 2
+    assert _serialize.dumps([Nested(), second]).shared == [second]
 
 
 def test_what_was_made_for_threads_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,20 +328,25 @@ class Spawned:
 def test_a_child_of_multiprocessing_gets_the_descriptor_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from multiprocessing.context import set_spawning_popen
 
-    counts = Counts(monkeypatch)
     attached: list[int] = []
+    monkeypatch.setattr(_core, "handle_of", lambda obj: obj.handle)
     monkeypatch.setattr(_core, "session_fd", lambda session: session + 100, raising=False)
     monkeypatch.setattr(_core, "session_attached", lambda session: session in attached, raising=False)
     monkeypatch.setattr(_core, "session_attach", lambda fd: attached.append(fd - 100), raising=False)
     monkeypatch.setattr(_core, "open_handle", lambda handle: handle)
     popen: Any = FakePopen()
     set_spawning_popen(popen)
+    first, second = Spawned(), Spawned()
+    kept = weakref.ref(first)
     try:
-        data = pickle.dumps([Spawned(), Spawned()])
+        data = pickle.dumps([first, second])
     finally:
         set_spawning_popen(None)
     assert popen.descriptors == [107]
-    assert counts.total() == 2
+    del first
+    assert kept() is not None  # as long as the launcher
     assert pickle.loads(data) == [Spawned.handle] * 2
     assert attached == [7]
-    assert counts.total() == 0
+    del popen
+    gc.collect()
+    assert kept() is None

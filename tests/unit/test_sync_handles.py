@@ -32,19 +32,31 @@ def test_the_handle_of_a_gone_object_is_a_clear_error() -> None:
     lock = Lock(shared=True)
     handle = _core.handle_of(lock)
     del lock
-    for call in (_core.open_handle, _core.retain_handle):
-        with pytest.raises(HandleGoneError, match="gone"):
-            call(handle)
+    with pytest.raises(HandleGoneError, match="gone"):
+        _core.open_handle(handle)
 
 
-def test_a_handle_in_flight_keeps_the_object() -> None:
+def test_a_message_keeps_the_object_until_its_block_ends() -> None:
     lock = Lock(shared=True)
     handle = _core.handle_of(lock)
-    _core.retain_handle(handle)
+    channel = _core.Channel()
+    channel.put(1, 2, 3, b"payload", [lock])
     del lock
-    again = _core.open_handle(handle)
-    _core.drop_handle(handle)
-    assert again.acquire() is True
+    message = channel.get()
+    assert message is not None
+    assert message[:4] == (1, 2, 3, b"payload")
+    assert _core.open_handle(handle).acquire() is True
+    del message
+    with pytest.raises(HandleGoneError, match="gone"):
+        _core.open_handle(handle)
+
+
+def test_a_message_keeps_shared_objects_only() -> None:
+    channel = _core.Channel()
+    for wrong in (1, Lock(shared=False), b"handle"):
+        with pytest.raises(TypeError, match="not a shared object"):
+            channel.put(1, 2, 3, b"payload", [Lock(shared=True), wrong])
+    assert channel.qsize() == 0
 
 
 def test_the_handle_of_another_session_is_a_clear_error() -> None:
@@ -56,11 +68,10 @@ def test_the_handle_of_another_session_is_a_clear_error() -> None:
 
 @pytest.mark.parametrize("handle", [b"", b"x" * 40, bytes(40)])
 def test_bytes_that_are_no_handle(handle: bytes) -> None:
-    for call in (_core.open_handle, _core.retain_handle, _core.drop_handle):
-        with pytest.raises(ValueError, match="not a handle"):
-            call(handle)
-        with pytest.raises(TypeError):
-            call("text")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="not a handle"):
+        _core.open_handle(handle)
+    with pytest.raises(TypeError):
+        _core.open_handle("text")  # type: ignore[arg-type]
 
 
 def test_an_unpickled_condition_has_its_lock_and_a_barrier_its_action() -> None:

@@ -54,6 +54,11 @@ class Place {
     return cached != kNobody ? cached : register_self();
   }
 
+  // Whether `owner` is this process. Registers nobody: a child of a fork that was not told of it is not its parent.
+  [[nodiscard]] bool is_self(OwnerId owner) const noexcept {
+    return cached_self_->load(std::memory_order_relaxed) == owner;  // as in self()
+  }
+
   // Whether `owner` still runs. May make system calls: ask after a park, never on a fast path. In private memory any
   // owner other than this process is dead: its word was copied by a fork.
   [[nodiscard]] Liveness liveness(OwnerId owner) noexcept;
@@ -75,9 +80,10 @@ class Place {
   // Usable bytes of a block (at least what was asked for).
   [[nodiscard]] std::size_t usable_size(Offset block) const noexcept;
   // Says who answers for a block from now on: the structure that it is linked into (a death of this process no longer
-  // gives it back), or this process (again). No-ops in private memory.
+  // gives it back), or this process (again). `carrier`: the block begins with a Carried (queue/message.hpp), whose counts a
+  // death gives back too. No-ops in private memory.
   void link(Offset block) noexcept;
-  void adopt(Offset block) noexcept;
+  void adopt(Offset block, bool carrier = false) noexcept;
 
  private:
   OwnerId register_self() noexcept;

@@ -19,7 +19,7 @@
 namespace freethreading::memory {
 
 inline constexpr std::uint64_t kMagic = 0x66726565'74687264ULL;
-inline constexpr std::uint64_t kLayoutVersion = 1;
+inline constexpr std::uint64_t kLayoutVersion = 2;
 inline constexpr std::uint64_t kChunkSize = std::uint64_t{256} << 10;
 inline constexpr Offset kProcessTable = 4096;
 inline constexpr Offset kDescriptors = Offset{128} << 10;
@@ -27,6 +27,16 @@ inline constexpr Offset kFirstChunk = Offset{16} << 20;
 inline constexpr std::uint64_t kMaxChunks = (kFirstChunk - kDescriptors) / sizeof(std::uint64_t);
 // The process in slot i holds the lock on this byte + i of the file.
 inline constexpr std::uint64_t kLivenessBytes = std::uint64_t{1} << 40;
+
+// A change of two counts that must not be seen half done: an object's in_flight and a block's Carried::count. Whoever takes
+// `objects` finishes what a dead holder began: both stores are of values, so that they may be made again.
+struct CountChange {
+  std::atomic<std::uint32_t> pending;
+  std::atomic<std::uint32_t> in_flight;
+  std::atomic<std::uint64_t> carried;
+  std::atomic<Offset> object;
+  std::atomic<Offset> block;
+};
 
 struct RegionHeader {
   std::uint64_t magic;
@@ -37,7 +47,8 @@ struct RegionHeader {
   std::atomic<std::uint64_t> secured_descriptors;  // bytes of the descriptor table that are secured; under `growth`
   std::atomic<std::uint64_t> generation;          // of the object made last
   Lock growth;                                    // runs, new chunks
-  Lock objects;                                   // which objects are live
+  Lock objects;                                   // which objects are live, and their in_flight
+  CountChange change;                             // under `objects`
 };
 static_assert(sizeof(RegionHeader) <= kProcessTable);
 
@@ -84,24 +95,27 @@ constexpr bool is_election_of(std::uint64_t election, OwnerId swept) noexcept {
 }
 constexpr OwnerId elected(std::uint64_t election) noexcept { return static_cast<OwnerId>(election & kOwnerMask); }
 
-// Whose a block is. Bits 0-21: the OwnerId of kProcess; bits 22-23: the kind.
-enum class BlockKind : std::uint32_t { kFree = 0, kProcess = 1, kObject = 2, kLinked = 3 };
+// Whose a block is. Bits 0-21: the OwnerId of kProcess and kCarrier; bits 22-24: the kind. A kCarrier is a process's block
+// that begins with a Carried.
+enum class BlockKind : std::uint32_t { kFree = 0, kProcess = 1, kObject = 2, kLinked = 3, kCarrier = 4 };
+inline constexpr unsigned kKindBits = 3;
 
 constexpr std::uint32_t block_word(BlockKind kind, OwnerId owner = kNobody) noexcept {
   return owner | static_cast<std::uint32_t>(kind) << kOwnerBits;
 }
-constexpr BlockKind kind_of(std::uint32_t word) noexcept { return static_cast<BlockKind>(word >> kOwnerBits & 3); }
+constexpr BlockKind kind_of(std::uint32_t word) noexcept { return static_cast<BlockKind>(word >> kOwnerBits & ((1U << kKindBits) - 1)); }
 
-// A chunk's descriptor. Bits 0-23: the block word of a run; bits 24-27: 0, or 1 + the size class of a split chunk; bits
+// A chunk's descriptor. Bits 0-24: the block word of a run; bits 25-28: 0, or 1 + the size class of a split chunk; bits
 // 32-63: the run's length in chunks (1 for a split chunk). One store of it is one step of every protocol.
+inline constexpr unsigned kClassShift = kOwnerBits + kKindBits;
 constexpr std::uint64_t run_descriptor(std::uint32_t block, std::uint64_t length) noexcept { return block | length << 32; }
 constexpr std::uint64_t split_descriptor(unsigned size_class) noexcept {
-  return std::uint64_t{size_class + 1} << 24 | std::uint64_t{1} << 32;
+  return std::uint64_t{size_class + 1} << kClassShift | std::uint64_t{1} << 32;
 }
-constexpr bool is_split(std::uint64_t descriptor) noexcept { return (descriptor >> 24 & 15) != 0; }
-constexpr unsigned class_of(std::uint64_t descriptor) noexcept { return static_cast<unsigned>(descriptor >> 24 & 15) - 1; }
+constexpr bool is_split(std::uint64_t descriptor) noexcept { return (descriptor >> kClassShift & 15) != 0; }
+constexpr unsigned class_of(std::uint64_t descriptor) noexcept { return static_cast<unsigned>(descriptor >> kClassShift & 15) - 1; }
 constexpr std::uint32_t run_block_word(std::uint64_t descriptor) noexcept {
-  return static_cast<std::uint32_t>(descriptor & 0xFFFFFF);
+  return static_cast<std::uint32_t>(descriptor & ((std::uint64_t{1} << kClassShift) - 1));
 }
 constexpr std::uint64_t run_length(std::uint64_t descriptor) noexcept { return descriptor >> 32; }
 

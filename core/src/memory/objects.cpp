@@ -4,6 +4,7 @@
 
 #include "freethreading/crash_point.hpp"
 #include "memory/destroy.hpp"
+#include "memory/objects_guard.hpp"
 #include "memory/session_state.hpp"
 
 namespace freethreading {
@@ -11,7 +12,7 @@ namespace freethreading {
 namespace {
 
 using memory::BlockKind;
-using memory::RegionGuard;
+using memory::ObjectsGuard;
 using memory::block_word;
 
 constexpr std::uint64_t slot_bit(std::uint32_t slot) noexcept { return std::uint64_t{1} << (slot % 64); }
@@ -80,7 +81,7 @@ ObjectHeader* Session::find_live(const Handle& handle) noexcept {
 }
 
 ObjectHeader* Session::open(const Handle& handle) noexcept {
-  const RegionGuard guard(state_->place, state_->header->objects);
+  const ObjectsGuard guard(state_->place, *state_->header);
   ObjectHeader* object = state_->left ? nullptr : find_live(handle);
   if (object != nullptr) {
     refer_to(*object);
@@ -88,8 +89,55 @@ ObjectHeader* Session::open(const Handle& handle) noexcept {
   return object;
 }
 
+bool Session::carry(Offset block, const Handle& handle) noexcept {
+  ObjectsGuard guard(state_->place, *state_->header);
+  ObjectHeader* object = state_->left ? nullptr : find_live(handle);
+  if (object == nullptr) {
+    return false;
+  }
+  auto& carried = *state_->place.at<Carried>(block);
+  guard.set_counts(*object, object->in_flight.load() + 1, carried, carried.count.load() + 1);
+  return true;
+}
+
+void Session::drop_carried(Offset block) noexcept {
+  const Ending ending(*state_);
+  for (;;) {
+    Handle foreign;
+    ObjectHeader* ended = drop_last_carried(block, foreign);
+    if (ended != nullptr) {
+      finish_destroying(*ended);
+    } else if (foreign.session == 0) {
+      return;
+    } else if (Session* session = find(foreign.session); session != nullptr && session != this) {
+      session->drop_in_flight(foreign);
+    }
+  }
+}
+
+// Gives back references until none is left (`foreign` is empty), one is another session's, or an object ends by it, which is
+// then the caller's to destroy.
+ObjectHeader* Session::drop_last_carried(Offset block, Handle& foreign) noexcept {
+  auto& carried = *state_->place.at<Carried>(block);
+  ObjectsGuard guard(state_->place, *state_->header);  // the count counts under it only
+  for (std::uint64_t left = carried.count.load(); left != 0; --left) {
+    const Handle& handle = carried.handles()[left - 1];
+    ObjectHeader* object = handle.session == id() ? find_live(handle) : nullptr;
+    if (object == nullptr) {
+      carried.count.store(left - 1);
+      foreign = handle;
+      return nullptr;
+    }
+    guard.set_counts(*object, object->in_flight.load() - 1, carried, left - 1);
+    if (begin_destroying(*object)) {
+      return object;
+    }
+  }
+  return nullptr;
+}
+
 bool Session::retain_in_flight(const Handle& handle) noexcept {
-  const RegionGuard guard(state_->place, state_->header->objects);
+  const ObjectsGuard guard(state_->place, *state_->header);
   ObjectHeader* object = state_->left ? nullptr : find_live(handle);
   if (object != nullptr) {
     object->in_flight.fetch_add(1);
@@ -100,7 +148,7 @@ bool Session::retain_in_flight(const Handle& handle) noexcept {
 void Session::drop_in_flight(const Handle& handle) noexcept {
   const Ending ending(*state_);
   {
-    const RegionGuard guard(state_->place, state_->header->objects);
+    const ObjectsGuard guard(state_->place, *state_->header);
     ObjectHeader* object = find_live(handle);
     if (object == nullptr || object->in_flight.load() == 0) {
       return;
@@ -134,7 +182,7 @@ void Session::drop_reference(ObjectHeader* object) noexcept {
   }
   const std::uint32_t slot = memory::slot_of(self);
   {
-    const RegionGuard guard(state_->place, state_->header->objects);
+    const ObjectsGuard guard(state_->place, *state_->header);
     {
       const std::lock_guard lock(state_->mutex);
       // Another thread has opened it again meanwhile, or has also dropped it again, and then it is gone.
@@ -171,8 +219,8 @@ void Session::finish_destroying(ObjectHeader& object) noexcept {
   {
     // Under the lock it ceases to be an object's: who looks a handle up, under the lock too, never reads a block that is
     // somebody's next.
-    const RegionGuard guard(state_->place, state_->header->objects);
-    adopt(block);
+    const ObjectsGuard guard(state_->place, *state_->header);
+    adopt(block, false);
   }
   FT_CRASH_POINT("objects.destroy.adopted");
   free_block(block);
@@ -194,7 +242,12 @@ void Session::recover(OwnerId gone, bool left_cleanly) noexcept {
     state_->swept = true;
   }
   blocks.for_each([&](Offset block, std::uint32_t word, std::size_t /*size*/) {
-    if (word == block_word(BlockKind::kProcess, gone)) {
+    if (word == block_word(BlockKind::kCarrier, gone)) {
+      adopt(block, true);  // whoever sweeps this process, should it die now, goes on
+      FT_CRASH_POINT("session.sweep.carrier");
+      drop_carried(block);
+      blocks.free(block);
+    } else if (word == block_word(BlockKind::kProcess, gone)) {
       blocks.free(block);
     }
   });
@@ -210,7 +263,7 @@ void Session::recover_object(Offset block, OwnerId gone, bool left_cleanly) noex
   const bool leaving = is_self(gone);
   bool destroy = false;
   {
-    const RegionGuard guard(state_->place, state_->header->objects);
+    const ObjectsGuard guard(state_->place, *state_->header);
     if (memory::kind_of(state_->blocks.word_of(block)) != BlockKind::kObject) {
       return;
     }
@@ -235,7 +288,7 @@ void Session::recover_object(Offset block, OwnerId gone, bool left_cleanly) noex
   memory::sweep_body(state_->place, object, gone, left_cleanly);
   FT_CRASH_POINT("session.sweep.body");
   {
-    const RegionGuard guard(state_->place, state_->header->objects);
+    const ObjectsGuard guard(state_->place, *state_->header);
     refs.fetch_and(~bit);
     destroy = leaving && begin_destroying(object);
   }

@@ -75,9 +75,9 @@ void Place::link(Offset block) noexcept {
   }
 }
 
-void Place::adopt(Offset block) noexcept {
+void Place::adopt(Offset block, bool carrier) noexcept {
   if (session_ != nullptr) {
-    session_->adopt(block);
+    session_->adopt(block, carrier);
   }
 }
 

@@ -385,8 +385,9 @@ void Session::link(Offset block) noexcept {
   state_->blocks.set_word(block, memory::block_word(memory::BlockKind::kLinked));
 }
 
-void Session::adopt(Offset block) noexcept {
-  state_->blocks.set_word(block, memory::block_word(memory::BlockKind::kProcess, state_->place.self()));
+void Session::adopt(Offset block, bool carrier) noexcept {
+  const memory::BlockKind kind = carrier ? memory::BlockKind::kCarrier : memory::BlockKind::kProcess;
+  state_->blocks.set_word(block, memory::block_word(kind, state_->place.self()));
 }
 
 }  // namespace freethreading

@@ -216,7 +216,7 @@ QueueOutcome MessageQueue::get_locked(Place& place, Message& out, TakeNote* note
     FT_CRASH_POINT("queue.get.noted");
   }
   if (!out.is_inline()) {
-    place.adopt(out.block);
+    adopt(place, out);
     FT_CRASH_POINT("queue.get.adopted");
   }
   // sync: COMMIT (release): the cell was read, the block is the taker's; pairs with put_locked

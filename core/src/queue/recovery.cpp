@@ -137,7 +137,7 @@ void QueueRecovery::repair_tail() noexcept {
   }
   // The put never was: its block becomes this process's, so that from here on either this process frees it or its death.
   Message message = place.at<Segment>(last)->cell(count);
-  place.adopt(message.block);
+  adopt(place, message);
   FT_CRASH_POINT("queue.repair.put_adopted");
   // sync: INTENT (release): the block has an owner; pairs with a repair of this repair
   tail.intent.store(0, std::memory_order_release);
@@ -224,9 +224,7 @@ void MessageQueue::destroy(Place& place) noexcept {
       segment = QueueRecovery{*this, place}.advance(segment, index);
     }
     Message message = segment->cell(index);
-    if (!message.is_inline()) {
-      place.adopt(message.block);
-    }
+    adopt(place, message);
     FT_CRASH_POINT("queue.destroy.adopted");
     head_.count.store(index + 1);
     FT_CRASH_POINT("queue.destroy.taken");

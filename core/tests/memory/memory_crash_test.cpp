@@ -24,7 +24,7 @@ struct Board {
 std::vector<std::string> memory_points() {
   std::vector<std::string> found;
   for (const std::string_view name : list_crash_points()) {
-    for (const std::string_view prefix : {"session.", "processes.", "objects.", "blocks."}) {
+    for (const std::string_view prefix : {"session.", "processes.", "objects.", "blocks.", "message."}) {
       if (name.starts_with(prefix) && name != "session.attached") {
         found.emplace_back(name);
       }
@@ -64,15 +64,30 @@ class MemoryCrashTest : public SessionTest, public ::testing::WithParamInterface
     }
     SessionSubject subject;
     MessageQueue& queue = subject.make(0);
-    bool fine = put(queue, place(), 3) == QueueOutcome::kDone && session().retain_in_flight(subject.handle());
-    session().drop_in_flight(subject.handle());
+    bool fine = put(queue, place(), 3) == QueueOutcome::kDone;
+    const Published other = publish(session());
+    Message letter = write_letter(other.handle);
+    session().drop_reference(other.object);  // the letter keeps it
+    fine = fine && queue.try_put(place(), letter) == QueueOutcome::kDone && get(queue, place()) == 3U;
+    fine = fine && queue.try_get(place(), letter) == QueueOutcome::kDone && letter.handles == 2;
     subject.drop();
+    discard(place(), letter);
     session().drop_reference(shared_.object);
     for (std::size_t i = 0; i < blocks.size(); ++i) {
       fine = fine && *place().at<unsigned>(blocks[i]) == mark && *place().at<unsigned>(blocks[i] + kSizes[i] - 4) == mark;
       place().free(blocks[i]);
     }
     return fine;
+  }
+
+  // A message that keeps two objects alive.
+  Message write_letter(const Handle& other) {
+    Message letter;
+    if (allocate_block(place(), letter, 8, 2)) {
+      EXPECT_TRUE(carry(place(), letter, shared_.handle));
+      EXPECT_TRUE(carry(place(), letter, other));
+    }
+    return letter;
   }
 
   static std::size_t split_chunks() {
@@ -109,7 +124,7 @@ class MemoryCrashTest : public SessionTest, public ::testing::WithParamInterface
     const pid_t child = fork();
     if (child == 0) {
       session().after_fork_in_child();
-      publish(session());
+      write_letter(publish(session()).handle);  // dies with it in hand
       if (*point != '\0') {
         set_crash_point(point, 1, CrashKind::kExit);
         session().drop_reference(publish(session()).object);

@@ -278,12 +278,9 @@ TEST_F(SharedQueueTest, AQueueKeepsAliveWhatItsMessagesCarry) {
   MessageQueue& queue = subject.make(0);
   SessionSubject carried;
   static_cast<void>(carried.make(0));
-  ASSERT_TRUE(test_session().retain_in_flight(carried.handle()));
   Message message;
-  message.size = sizeof(Handle);
-  message.handles = 1;
-  message.block = place.allocate(sizeof(Handle));
-  *place.at<Handle>(message.block) = carried.handle();
+  ASSERT_TRUE(allocate_block(place, message, 8, 1));
+  ASSERT_TRUE(carry(place, message, carried.handle()));
   ASSERT_EQ(queue.try_put(place, message), QueueOutcome::kDone);
   carried.drop();
   ObjectHeader* proxy = test_session().open(carried.handle());
@@ -291,6 +288,58 @@ TEST_F(SharedQueueTest, AQueueKeepsAliveWhatItsMessagesCarry) {
   test_session().drop_reference(proxy);
   subject.drop();  // discards the message
   EXPECT_EQ(test_session().open(carried.handle()), nullptr);
+}
+
+TEST_F(SharedQueueTest, ATakerThatIsKilledLeavesNothingOfWhatTheMessageCarried) {
+  SessionSubject subject;
+  Place& place = subject.place();
+  MessageQueue& queue = subject.make(0);
+  SessionSubject carried;
+  static_cast<void>(carried.make(0));
+  Message message;
+  ASSERT_TRUE(allocate_block(place, message, 8, 2));
+  ASSERT_TRUE(carry(place, message, carried.handle()));
+  ASSERT_TRUE(carry(place, message, carried.handle()));
+  ASSERT_EQ(queue.try_put(place, message), QueueOutcome::kDone);
+  const pid_t pid = in_child([&] {
+    Message taken;
+    ASSERT_EQ(queue.try_get(place, taken), QueueOutcome::kDone);
+    kill(getpid(), SIGKILL);
+  });
+  static_cast<void>(await_child(pid));
+  EXPECT_EQ(carried.object()->in_flight.load(), 2U);
+  test_session().sweep();
+  EXPECT_EQ(carried.object()->in_flight.load(), 0U);
+  carried.drop();
+  EXPECT_EQ(test_session().open(carried.handle()), nullptr);
+}
+
+TEST_F(SharedQueueTest, AMessageKeepsAnObjectOfAnotherSession) {
+  SessionSubject subject;
+  Place& place = subject.place();
+  MessageQueue& queue = subject.make(0);
+  Session& other = *Session::create().session;
+  ObjectHeader* object = other.create_object(ObjectType::kEvent, 64);
+  const Handle handle = other.publish_object(object);
+  Message message;
+  ASSERT_TRUE(allocate_block(place, message, 8, 1));
+  ASSERT_TRUE(carry(place, message, handle));
+  ASSERT_EQ(queue.try_put(place, message), QueueOutcome::kDone);
+  other.drop_reference(object);
+  EXPECT_EQ(object->in_flight.load(), 1U);
+  subject.drop();  // discards the message
+  EXPECT_EQ(other.open(handle), nullptr);
+}
+
+TEST_F(SharedQueueTest, WhatIsGoneIsNotCarried) {
+  SessionSubject subject;
+  Place& place = subject.place();
+  static_cast<void>(subject.make(0));
+  subject.drop();
+  Message message;
+  ASSERT_TRUE(allocate_block(place, message, 8, 1));
+  EXPECT_FALSE(carry(place, message, subject.handle()));
+  discard(place, message);
 }
 
 TEST_F(SharedQueueTest, JoinNamesTheDeadProcessThatOwes) {

@@ -73,8 +73,13 @@ class Session {
   void add_reference(ObjectHeader* object) noexcept;
   // Drops a proxy's reference; the last one in the session destroys the object.
   void drop_reference(ObjectHeader* object) noexcept;
-  // An in-flight reference: taken while the taker holds a proxy; dropped by whoever takes the message out or frees it.
-  // False: the object is gone.
+  // A reference of a message in flight, counted in the object and in the message's block by one step, so that whoever ends
+  // up with the block, the sweeper of a dead process too, can give it back. REQUIRES: `block` is this process's, and a
+  // carrier. False: the object is gone. Use carry() and discard() (queue/message.hpp).
+  bool carry(Offset block, const Handle& handle) noexcept;
+  // Gives back all references that the block has counted.
+  void drop_carried(Offset block) noexcept;
+  // The same for a message of another session, whose block cannot count it: lost with a process that dies meanwhile.
   bool retain_in_flight(const Handle& handle) noexcept;
   void drop_in_flight(const Handle& handle) noexcept;
 
@@ -101,7 +106,7 @@ class Session {
   void free_block(Offset block) noexcept;
   std::size_t usable_size(Offset block) const noexcept;
   void link(Offset block) noexcept;
-  void adopt(Offset block) noexcept;
+  void adopt(Offset block, bool carrier) noexcept;
   Liveness liveness(OwnerId owner) noexcept;
   OwnerId register_self() noexcept;
 
@@ -113,6 +118,7 @@ class Session {
   bool register_after_sweep() noexcept;
   void refer_to(ObjectHeader& object) noexcept;
   ObjectHeader* find_live(const Handle& handle) noexcept;
+  ObjectHeader* drop_last_carried(Offset block, Handle& foreign) noexcept;
   bool begin_destroying(ObjectHeader& object) noexcept;
   void finish_destroying(ObjectHeader& object) noexcept;
   [[nodiscard]] bool is_self(OwnerId owner) const noexcept;
