@@ -34,7 +34,7 @@ from freethreading._exceptions import WorkerLostError
 from freethreading._flight import Flight, PreparedFunction, describe_item, encode
 from freethreading._frames import ERROR, NUDGE, READY, START_FAILED, UNSENT, VALUE
 from freethreading._pool_worker import serve
-from freethreading._process_worker import PoolProcess
+from freethreading._process_worker import PoolProcess, refuse_at_import
 
 # Rounds in a row in which workers die before they are ready: then something is wrong with all of them.
 MAX_FAILED_STARTS = 3
@@ -101,6 +101,7 @@ class ProcessEngine(Engine):
 
     def submit(self, task: Task) -> None:
         self._refuse()
+        refuse_at_import()
         flight = encode(task, next(self._numbers))  # outside the lock: runs the user's code
         with self._lock:
             try:

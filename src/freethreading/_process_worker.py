@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Callable, Sequence
 from multiprocessing import process as _process
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from freethreading import _serialize
 from freethreading._exceptions import OwnershipError
 from freethreading._launch import Popen
 from freethreading._worker import Worker, facade_of
@@ -57,6 +60,7 @@ class _FacadeProcess(_process.BaseProcess):
                 "this process is being made: it imports the main module, whose top level starts a worker. Put what "
                 'starts workers under `if __name__ == "__main__":`'
             )
+        refuse_at_import()
         _process._cleanup()  # type: ignore[attr-defined]
         self._launch()
         self._sentinel = None  # close() deletes it; ours is the launcher's
@@ -101,8 +105,13 @@ class _FacadeProcess(_process.BaseProcess):
             raise OwnershipError("a worker's daemon attribute can be set before it is started only")
         self._config["daemon"] = value  # type: ignore[attr-defined]
 
+    @property
+    def is_closed(self) -> bool:
+        mine: Any = self
+        return bool(mine._closed)
+
     def _check_closed(self) -> None:
-        if self._closed:  # type: ignore[attr-defined]
+        if self.is_closed:
             raise ValueError("the worker is closed")
 
     def description(self) -> dict[str, Any]:
@@ -191,6 +200,26 @@ def rebuild(description: dict[str, Any], facade: Worker | None) -> _FacadeProces
     body.facade = facade if facade is not None else facade_of(body)
     body.facade._body = body
     return body
+
+
+def refuse_at_import() -> None:
+    """Raises the error of a module that starts work when it is imported, where this process is a worker that imports it for
+    the call that it was given: each worker would import it in its turn, without an end.
+    """
+    in_worker: Any = sys.modules.get("freethreading._worker_process")
+    if in_worker is None or not in_worker.is_worker():
+        return
+    frame: FrameType | None = sys._getframe(1)
+    module = None
+    while frame is not None:
+        if frame.f_code.co_name == "<module>":
+            module = frame.f_globals.get("__name__")
+        elif module is not None and frame.f_code is _serialize.loads.__code__:
+            raise RuntimeError(
+                f"this worker imports the module {module!r} to find what it has to run, and the module starts workers when "
+                f"it is imported: so would theirs, without an end. Have {module!r} start them in a function"
+            )
+        frame = frame.f_back
 
 
 def active_facades() -> list[Worker]:

@@ -53,9 +53,13 @@ class ThreadEngine(Engine):
         if self._strict and options.initializer is not None:
             _serialize.check((options.initializer, options.initargs), ("initializer", "initargs"))
         if options.eager:
-            with self._lock:
-                for _ in range(options.workers):
-                    self._add_worker()
+            try:
+                with self._lock:
+                    for _ in range(options.workers):
+                        self._add_worker()
+            except BaseException:  # the system has no more threads: those that were started end
+                self.terminate()
+                raise
 
     def submit(self, task: Task) -> None:
         if self._strict and task.kind == CALL:

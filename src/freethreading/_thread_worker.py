@@ -34,7 +34,7 @@ class FacadeThread(threading.Thread):
         self._ended = False
         self._ends: tuple[int, int] | None = None  # of the pipe behind the sentinel
         self._ends_lock = threading.Lock()
-        self._closed = False
+        self.is_closed = False
 
     @property
     def pid(self) -> int | None:
@@ -65,11 +65,11 @@ class FacadeThread(threading.Thread):
             if self._ends is not None:
                 self._close_end(0)
                 self._close_end(1)
-            self._closed = True
+            self.is_closed = True
 
     def __del__(self) -> None:
         # A thread that ended has closed the other end itself.
-        if getattr(self, "_ends", None) is not None and not self._closed and self._ended:
+        if getattr(self, "_ends", None) is not None and not self.is_closed and self._ended:
             self._close_end(0)
 
     def _close_end(self, end: int) -> None:
@@ -80,7 +80,7 @@ class FacadeThread(threading.Thread):
             os.close(descriptor)
 
     def _check_closed(self) -> None:
-        if self._closed:
+        if self.is_closed:
             raise ValueError("the worker is closed")
 
     def _run_recorded(self, work: Callable[[], object]) -> None:

@@ -98,7 +98,7 @@ class Worker:
 
     def is_alive(self) -> bool:
         """Whether it has been started and has not ended."""
-        return self._made_body().is_alive()
+        return self._open_body().is_alive()
 
     def terminate(self) -> None:
         """Ends a process with SIGTERM. A thread cannot be ended: NotImplementedError."""
@@ -133,22 +133,22 @@ class Worker:
     @property
     def ident(self) -> int | None:
         """What get_ident() gives in the worker; None before it is started."""
-        return self._made_body().ident
+        return self._open_body().ident
 
     @property
     def native_id(self) -> int | None:
         """The kernel's number of the thread, or of the process's first thread; None before it is started."""
-        return self._made_body().native_id
+        return self._open_body().native_id
 
     @property
     def pid(self) -> int | None:
         """The process that the worker runs in (on threads: this one); None before it is started."""
-        return self._made_body().pid
+        return self._open_body().pid
 
     @property
     def exitcode(self) -> int | None:
         """None before it has ended; then 0, 1 after an exception, sys.exit()'s code, or minus the signal that ended it."""
-        return self._made_body().exitcode
+        return self._open_body().exitcode
 
     @property
     def sentinel(self) -> int:
@@ -169,6 +169,8 @@ class Worker:
         body = self.__dict__.get("_body")
         if body is None:
             return f"<{type(self).__name__} (not initialised)>"
+        if _is_closed(body):
+            return f"<{type(self).__name__} name={body.name!r} closed>"
         state = "initial" if body.ident is None else "started" if body.is_alive() else "stopped"
         if state == "stopped":
             state += f" exitcode={body.exitcode}"
@@ -183,6 +185,12 @@ class Worker:
         # What the call is travels beside it, so that an error can name the argument.
         return {k: v for k, v in self.__dict__.items() if k not in ("_body", "_target", "_args", "_kwargs")}
 
+    def _open_body(self) -> Body:
+        body = self._made_body()
+        if _is_closed(body):
+            raise ValueError(f"the worker {body.name!r} is closed")
+        return body
+
     def _made_body(self) -> Body:
         try:
             return self._body
@@ -193,6 +201,11 @@ class Worker:
 
 
 Worker.__module__ = "freethreading"
+
+
+def _is_closed(body: Body) -> bool:
+    closed: bool = getattr(body, "is_closed", False)  # threads and processes that are not ours cannot be
+    return closed
 
 
 def facade_of(body: Body) -> Worker:

@@ -29,6 +29,11 @@ def current_record() -> WorkerRecord:
     return _record
 
 
+def is_worker() -> bool:
+    """Whether this process is a worker; the zygote, which has this module too, is none."""
+    return _record is not None
+
+
 def hold_interrupts(handler: Any) -> None:
     """An interrupt (SIGINT) that comes while a worker is being made waits for take_interrupts(): it is the call's."""
     global _mask

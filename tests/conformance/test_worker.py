@@ -197,6 +197,14 @@ def test_close(ours: Subject) -> None:
     let_go.set()
     worker.join()
     worker.close()
+    worker.close()
+    assert repr(worker) == f"<Worker name={worker.name!r} closed>"
+    for ask in ("pid", "ident", "native_id", "exitcode", "sentinel"):
+        with pytest.raises(ValueError, match="closed"):
+            getattr(worker, ask)
+    for call in (worker.is_alive, worker.join, worker.start):
+        with pytest.raises(ValueError, match="closed"):
+            call()
 
 
 def test_many_at_once(ours: Subject) -> None:

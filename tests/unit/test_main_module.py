@@ -53,6 +53,36 @@ def test_a_program_that_is_never_run_again(how: str, tmp_path: Path) -> None:
     assert lines(out, "done") == 1
 
 
+AT_IMPORT = """
+import freethreading
+def square(x):
+    return x * x
+START
+"""
+STARTS = {
+    "a pool's call": "result = freethreading.WorkerPool(2).map(square, [2])",
+    "an executor's call": "result = freethreading.WorkerPoolExecutor(2).submit(square, 2).result()",
+    "a worker": "worker = freethreading.Worker(target=square, args=(2,)); worker.start(); worker.join(); code = worker.exitcode",
+}
+
+
+@pytest.mark.parametrize("what", STARTS)
+def test_a_module_that_starts_work_at_its_import_does_so_once(what: str, tmp_path: Path) -> None:
+    (tmp_path / "at_import.py").write_text(AT_IMPORT.replace("START", STARTS[what]))
+    program = """
+        import os
+        os.environ["FREETHREADING_BACKEND"] = "multiprocessing"
+        try:
+            import at_import
+            print("exit code", at_import.code)
+        except RuntimeError as error:
+            print(str(error).splitlines()[0])
+    """
+    out = run(["-c", textwrap.dedent(program)], tmp_path)
+    assert sum("starts workers when it is imported" in line for line in out) == 1, out
+    assert what != "a worker" or "exit code 1" in out
+
+
 def test_definitions_of_every_kind(tmp_path: Path) -> None:
     assert run(["-c", ZOO], tmp_path) == ["done"]
 

@@ -35,6 +35,22 @@ def release(semaphore: Any) -> None:
     semaphore.release()
 
 
+def test_threads_that_were_started_end_when_there_are_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREETHREADING_BACKEND", "threading")
+    start, started = threading.Thread.start, []
+
+    def start_two(thread: threading.Thread) -> None:
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_two)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        freethreading.WorkerPool(4)
+    until(lambda: not any(thread.is_alive() for thread in started), "the threads end")
+
+
 def leave_by(kind: type[BaseException]) -> None:
     raise kind("from a task")
 
