@@ -35,6 +35,7 @@ from freethreading._flight import Flight, PreparedFunction, describe_item, encod
 from freethreading._frames import ERROR, NUDGE, READY, START_FAILED, UNSENT, VALUE
 from freethreading._pool_worker import serve
 from freethreading._process_worker import PoolProcess, refuse_at_import
+from freethreading._threads import Thread
 
 # Rounds in a row in which workers die before they are ready: then something is wrong with all of them.
 MAX_FAILED_STARTS = 3
@@ -167,7 +168,7 @@ class ProcessEngine(Engine):
 
     def _start_drainer(self) -> None:
         # Under the lock. Not a daemon: leave() ends it before the interpreter joins threads.
-        drainer = threading.Thread(target=self._drain, name="freethreading-drainer", daemon=False)
+        drainer = Thread(self._drain, "freethreading-drainer", daemon=False)
         drainer.start()
         self._drainer = drainer
 

@@ -82,6 +82,16 @@ class _FacadeProcess(_process.BaseProcess):
         if self._check_started_here("joined").wait(timeout) is not None:
             _process._children.discard(self)  # type: ignore[attr-defined]
 
+    def is_alive(self) -> bool:
+        self._check_closed()
+        if self is _process.current_process():
+            return True
+        popen = self._popen
+        if popen is not None and popen.wait(0) is None:
+            return True  # said also in a process that inherited it, where multiprocessing's own refuses to answer
+        _process._children.discard(self)  # type: ignore[attr-defined]
+        return False
+
     def terminate(self) -> None:
         self._check_started_here("ended").terminate()
 

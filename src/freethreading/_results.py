@@ -13,6 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from freethreading._engine import EngineClosedError, Outcome, Task, report_exception, terminated_error
+from freethreading._threads import Thread
 
 if TYPE_CHECKING:
     from freethreading._pool import WorkerPool
@@ -172,9 +173,7 @@ class Feed(_PoolSink):
         self._pulled = 0
         self._gathered = 0
         self._ahead = max(64, 8 * chunksize, 8 * chunksize * pool._engine.options.workers)
-        self.thread: threading.Thread = threading.Thread(
-            target=self._pull, name="freethreading-feed", daemon=True
-        )
+        self.thread = Thread(self._pull, "freethreading-feed", daemon=True)
 
     def start(self) -> None:
         self.thread.start()

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from freethreading._backend import strict_mode
 from freethreading._exceptions import OwnershipError
+from freethreading._threads import Thread
 from freethreading._worker import Worker, facade_of
 
 _INTERRUPTING_A_THREAD = (
@@ -24,7 +25,7 @@ _pool_numbers = itertools.count(1)
 _running: dict[Worker, None] = {}
 
 
-class FacadeThread(threading.Thread):
+class FacadeThread(Thread):
     """A thread whose end sets an exit code, and a descriptor where somebody asked for one."""
 
     def __init__(self, facade: Worker, name: str, daemon: bool | None) -> None:
@@ -136,7 +137,7 @@ class WorkerThread(FacadeThread):
             raise OwnershipError("a worker cannot join itself: it would wait for ever")
         super().join(timeout)
 
-    def run(self) -> None:
+    def work(self) -> None:
         facade = self.facade
         try:
             self._run_recorded(facade.run)
@@ -154,11 +155,8 @@ class PoolThread(FacadeThread):
         )
         self._work = target
 
-    def run(self) -> None:
-        try:
-            self._run_recorded(self._work)
-        finally:
-            del self._work
+    def work(self) -> None:
+        self._run_recorded(super().work)
 
 
 def active_facades() -> list[Worker]:

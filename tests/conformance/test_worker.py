@@ -207,6 +207,23 @@ def test_close(ours: Subject) -> None:
             call()
 
 
+def test_a_forked_child_may_ask_whether_it_is_alive(ours: Subject) -> None:
+    let_go = ours.Event()
+    worker = freethreading.Worker(target=wait_for, args=(let_go,))
+    worker.start()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            # A thread is not in the child; a process is the parent's.
+            code = 0 if worker.is_alive() is (freethreading.get_backend() == "multiprocessing") else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    let_go.set()
+    worker.join()
+
+
 def test_many_at_once(ours: Subject) -> None:
     result = ours.Queue()
     workers = [freethreading.Worker(target=add, args=(result, number)) for number in range(8)]
