@@ -1,5 +1,7 @@
-// Block: owns the block of the region in which a message came. Its end frees it, and with it the references that the message
-// carries; in a child of a fork its end frees nothing.
+// Block: owns the block of the region in which a message came, and gives its payload as a writable buffer: an array that came
+// in it lies there. Its end frees the block, and with it the references that the message carries; in a child of a fork its end
+// frees nothing, and its parent keeps the block as long as the child lives.
+#include "freethreading/memory/session.hpp"
 #include "freethreading/queue/message.hpp"
 #include "payload.hpp"
 #include "placement.hpp"
@@ -12,6 +14,7 @@ struct Block {
   PyObject_HEAD
   Place* place;
   OwnerId owner;
+  std::uint64_t forks;
   Message message;
 };
 
@@ -20,14 +23,21 @@ Block* block(PyObject* self) { return reinterpret_cast<Block*>(self); }
 void dealloc(PyObject* self) {
   PyTypeObject* type = Py_TYPE(self);
   if (block(self)->place != nullptr && block(self)->place->is_self(block(self)->owner)) {
-    discard(*block(self)->place, block(self)->message);
+    block(self)->place->session()->discard_unseen(block(self)->message, block(self)->forks);
   }
   type->tp_free(self);
   Py_DECREF(type);
 }
 
+int get_buffer(PyObject* self, Py_buffer* view, int flags) {
+  const Message& message = block(self)->message;
+  std::byte* begin = payload_of(*block(self)->place, message);
+  return PyBuffer_FillInfo(view, self, begin, static_cast<Py_ssize_t>(message.size), 0, flags);
+}
+
 PyType_Slot slots[] = {
-    {Py_tp_doc, const_cast<char*>("What a message came in: keeps the shared objects alive that the message carries.")},
+    {Py_bf_getbuffer, reinterpret_cast<void*>(get_buffer)},
+    {Py_tp_doc, const_cast<char*>("What a message came in. The shared objects that it carries live as long, and its bytes are read where they lie.")},
     {Py_tp_dealloc, reinterpret_cast<void*>(dealloc)},
     {0, nullptr},
 };
@@ -48,6 +58,7 @@ PyObject* block_of(PyObject* self, Message& message) {
   }
   block(made)->place = &place;
   block(made)->owner = place.self();
+  block(made)->forks = place.session()->forks();
   block(made)->message = message;
   return made;
 }

@@ -44,8 +44,10 @@ PyObject* channel_put(PyObject* self, PyObject* const* args, Py_ssize_t nargs, P
   std::memcpy(message.bytes.data(), &tag, sizeof tag);
   std::memcpy(message.bytes.data() + sizeof tag, &index, sizeof index);
   const auto size = static_cast<std::size_t>(PyBytes_GET_SIZE(values[3]));
-  const bool carries = values[4] != nullptr && PySequence_Size(values[4]) > 0;
-  if (PyErr_Occurred() != nullptr) return nullptr;
+  if (values[4] != nullptr && !PyList_Check(values[4]) && !PyTuple_Check(values[4])) {
+    return PyErr_Format(PyExc_TypeError, "shared objects come in a list or tuple, not %s", Py_TYPE(values[4])->tp_name);
+  }
+  const bool carries = values[4] != nullptr && PySequence_Fast_GET_SIZE(values[4]) > 0;
   if (size <= kInlinePayload && !carries) {
     std::memcpy(message.bytes.data() + kHead, PyBytes_AS_STRING(values[3]), size);
     message.size = kHead + size;

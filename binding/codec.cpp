@@ -1,104 +1,193 @@
 #include "codec.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <limits>
+#include <new>
 
+#include "copy.hpp"
 #include "ref.hpp"
 
 namespace freethreading::binding {
 namespace {
 
-constexpr Py_ssize_t kLongestTuple = 8;
-constexpr int kDeepestTuple = 4;
-constexpr std::size_t kWord = 8;
+using Outcome = Encoding::Outcome;
 
-// Bytes of the two's complement of an int that fits in no 64 bits.
+constexpr int kDeepest = 16;
+constexpr std::size_t kLong = 512;     // a longer string is worth keeping as one, and worth no copy of its own
+constexpr std::size_t kMostBytes = 10;  // of a length
+
+// Bytes of the two's complement of an int that fits in no 64 bits; 0: an error is set.
 std::size_t big_int_size(PyObject* value) {
-  PyObject* bits = PyObject_CallMethod(value, "bit_length", nullptr);
-  if (bits == nullptr) return 0;
-  const std::size_t count = PyLong_AsSize_t(bits);
-  Py_DECREF(bits);
-  return count / 8 + 1;
+  const Ref bits = Ref::take(PyObject_CallMethod(value, "bit_length", nullptr));
+  const std::size_t count = bits ? PyLong_AsSize_t(bits.get()) : 0;
+  return PyErr_Occurred() == nullptr ? count / 8 + 1 : 0;
 }
 
-std::size_t size_of(PyObject* value, int depth) {
-  if (value == Py_None || value == Py_True || value == Py_False) return 1;
-  PyTypeObject* type = Py_TYPE(value);
-  if (type == &PyLong_Type) {
-    int overflow = 0;
-    PyLong_AsLongLongAndOverflow(value, &overflow);
-    if (overflow == 0) return 1 + kWord;
-    const std::size_t size = big_int_size(value);
-    return size == 0 || size > 0x7FFFFFFF ? 0 : 5 + size;
-  }
-  if (type == &PyFloat_Type) return 1 + kWord;
-  if (type == &PyBytes_Type) return 1 + kWord + static_cast<std::size_t>(PyBytes_GET_SIZE(value));
-  if (type == &PyUnicode_Type) {
-    Py_ssize_t length = 0;
-    // Cached in the str. A lone surrogate has no UTF-8: such a str is pickled.
-    if (PyUnicode_AsUTF8AndSize(value, &length) == nullptr) {
-      PyErr_Clear();
-      return 0;
+}  // namespace
+
+// --- encoding ---------------------------------------------------------------------------------------------------------
+
+bool Encoding::append(const void* bytes, std::size_t size) {
+  if (size > room_ - used_) {
+    const std::size_t room = std::max(2 * room_, used_ + size);
+    std::unique_ptr<std::byte[]> more(new (std::nothrow) std::byte[room]);
+    if (more == nullptr) {
+      PyErr_NoMemory();
+      return false;
     }
-    return 1 + kWord + static_cast<std::size_t>(length);
+    std::memcpy(more.get(), grown_ == nullptr ? in_place_.data() : grown_.get(), used_);
+    grown_ = std::move(more);
+    room_ = room;
   }
-  if (type != &PyTuple_Type || depth == kDeepestTuple || PyTuple_GET_SIZE(value) > kLongestTuple) return 0;
-  std::size_t total = 2;
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(value); ++i) {
-    const std::size_t size = size_of(PyTuple_GET_ITEM(value, i), depth + 1);
-    if (size == 0) return 0;
-    total += size;
+  std::memcpy((grown_ == nullptr ? in_place_.data() : grown_.get()) + used_, bytes, size);
+  used_ += size;
+  return true;
+}
+
+bool Encoding::tagged(char tag, std::size_t length) {
+  std::array<unsigned char, 1 + kMostBytes> bytes;
+  bytes[0] = static_cast<unsigned char>(tag);
+  std::size_t used = 1;
+  for (; length >= 0x80; length >>= 7) bytes[used++] = static_cast<unsigned char>(length | 0x80);
+  bytes[used++] = static_cast<unsigned char>(length);
+  return append(bytes.data(), used);
+}
+
+// Whether the object is met for the first time, as far as anything else may refer to it.
+bool Encoding::first_sight(PyObject* object, int depth) {
+  if (depth != 0 && Py_REFCNT(object) == 1) return true;
+  for (std::size_t i = 0; i < seen_count_; ++i) {
+    if (seen_[i] == object) return false;
   }
-  return total;
+  if (seen_count_ == kMostSeen) return false;
+  seen_[seen_count_++] = object;
+  return true;
 }
 
-std::byte* put(std::byte* target, char tag) {
-  *target = static_cast<std::byte>(tag);
-  return target + 1;
-}
-
-std::byte* put(std::byte* target, const void* source, std::size_t size) {
-  std::memcpy(target, source, size);
-  return target + size;
-}
-
-std::byte* put_sized(std::byte* target, char tag, const char* text, Py_ssize_t length) {
-  const auto size = static_cast<std::uint64_t>(length);
-  target = put(put(target, tag), &size, sizeof size);
-  return put(target, text, size);
-}
-
-std::byte* put_int(PyObject* value, std::byte* target) {
+Outcome Encoding::integer(PyObject* object) {
   int overflow = 0;
-  const std::int64_t small = PyLong_AsLongLongAndOverflow(value, &overflow);
-  if (overflow == 0) return put(put(target, 'i'), &small, sizeof small);
-  const auto size = static_cast<std::uint32_t>(big_int_size(value));
-  target = put(put(target, 'I'), &size, sizeof size);
-  long_as_bytes(value, reinterpret_cast<unsigned char*>(target), size);
-  return target + size;
+  const long long number = PyLong_AsLongLongAndOverflow(object, &overflow);
+  if (overflow == 0) {
+    std::array<std::byte, 9> bytes;
+    const bool tiny = number >= std::numeric_limits<std::int8_t>::min() && number <= std::numeric_limits<std::int8_t>::max();
+    bytes[0] = static_cast<std::byte>(tiny ? 'j' : 'i');
+    std::memcpy(&bytes[1], &number, sizeof number);  // little end first, as every machine that this runs on has it
+    return append(bytes.data(), tiny ? 2 : bytes.size()) ? Outcome::kDone : Outcome::kError;
+  }
+  const std::size_t size = big_int_size(object);
+  if (size == 0) return Outcome::kError;
+  std::unique_ptr<unsigned char[]> bytes(new (std::nothrow) unsigned char[size]);
+  if (bytes == nullptr) {
+    PyErr_NoMemory();
+    return Outcome::kError;
+  }
+  long_as_bytes(object, bytes.get(), size);
+  return raw('I', size, bytes.get(), size, false);
 }
 
-std::byte* put_value(PyObject* value, std::byte* target) {
-  if (value == Py_None) return put(target, 'N');
-  if (value == Py_True) return put(target, 'T');
-  if (value == Py_False) return put(target, 'F');
-  PyTypeObject* type = Py_TYPE(value);
-  if (type == &PyLong_Type) return put_int(value, target);
-  if (type == &PyFloat_Type) {
-    const double number = PyFloat_AS_DOUBLE(value);
-    return put(put(target, 'd'), &number, sizeof number);
+// `whole`: the bytes are those of the value that is encoded, and stay where they are.
+Outcome Encoding::raw(char tag, std::size_t length, const void* bytes, std::size_t size, bool whole) {
+  if (!tagged(tag, length)) return Outcome::kError;
+  if (whole && size >= kLong) {
+    tail_ = bytes;
+    tail_size_ = size;
+    return Outcome::kDone;
   }
-  if (type == &PyBytes_Type) return put_sized(target, 'b', PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value));
-  if (type == &PyUnicode_Type) {
-    Py_ssize_t length = 0;
-    const char* text = PyUnicode_AsUTF8AndSize(value, &length);  // cached since size_of()
-    return put_sized(target, 's', text, length);
-  }
-  target = put(target, '(');
-  *target++ = static_cast<std::byte>(PyTuple_GET_SIZE(value));
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(value); ++i) target = put_value(PyTuple_GET_ITEM(value, i), target);
-  return target;
+  return append(bytes, size) ? Outcome::kDone : Outcome::kError;
 }
+
+Outcome Encoding::text(PyObject* object, int depth) {
+  if (PyUnicode_READY(object) != 0) return Outcome::kError;
+  const auto length = static_cast<std::size_t>(PyUnicode_GET_LENGTH(object));
+  const auto width = static_cast<std::size_t>(PyUnicode_KIND(object));
+  if (length >= kLong && !first_sight(object, depth)) return Outcome::kNotNative;
+  return raw(static_cast<char>('0' + width), length, PyUnicode_DATA(object), length * width, depth == 0);
+}
+
+Outcome Encoding::sequence(PyObject* object, int depth) {
+  const bool list = PyList_CheckExact(object);
+  const bool one_for_all = !list && Py_SIZE(object) == 0;  // the empty tuple
+  if (depth == kDeepest || (!one_for_all && !first_sight(object, depth))) return Outcome::kNotNative;
+  Outcome outcome = Outcome::kDone;
+  Py_BEGIN_CRITICAL_SECTION(object);
+  const Py_ssize_t length = Py_SIZE(object);
+  if (!tagged(list ? '[' : '(', static_cast<std::size_t>(length))) outcome = Outcome::kError;
+  for (Py_ssize_t i = 0; outcome == Outcome::kDone && i < length; ++i) {
+    if (i >= Py_SIZE(object)) {
+      outcome = Outcome::kNotNative;  // another thread has changed it
+    } else {
+      PyObject* item = list ? PyList_GET_ITEM(object, i) : PyTuple_GET_ITEM(object, i);
+      outcome = value(item, depth + 1);
+    }
+  }
+  if (outcome == Outcome::kDone && Py_SIZE(object) != length) outcome = Outcome::kNotNative;
+  Py_END_CRITICAL_SECTION();
+  return outcome;
+}
+
+Outcome Encoding::dict(PyObject* object, int depth) {
+  if (depth == kDeepest || !first_sight(object, depth)) return Outcome::kNotNative;
+  Outcome outcome = Outcome::kDone;
+  Py_BEGIN_CRITICAL_SECTION(object);
+  Py_ssize_t left = PyDict_GET_SIZE(object);
+  if (!tagged('{', static_cast<std::size_t>(left))) outcome = Outcome::kError;
+  PyObject* key = nullptr;
+  PyObject* item = nullptr;
+  for (Py_ssize_t at = 0; outcome == Outcome::kDone && PyDict_Next(object, &at, &key, &item) != 0; --left) {
+    outcome = value(key, depth + 1);
+    if (outcome == Outcome::kDone) outcome = value(item, depth + 1);
+  }
+  if (outcome == Outcome::kDone && left != 0) outcome = Outcome::kNotNative;  // another thread has changed it
+  Py_END_CRITICAL_SECTION();
+  return outcome;
+}
+
+Outcome Encoding::value(PyObject* object, int depth) {
+  const auto done = [](bool fine) { return fine ? Outcome::kDone : Outcome::kError; };
+  if (object == Py_None) return done(append("N", 1));
+  if (object == Py_True) return done(append("T", 1));
+  if (object == Py_False) return done(append("F", 1));
+  const PyTypeObject* type = Py_TYPE(object);
+  if (type == &PyLong_Type) return integer(object);
+  if (type == &PyUnicode_Type) return text(object, depth);
+  if (type == &PyFloat_Type) {
+    std::array<std::byte, 9> bytes;
+    const double number = PyFloat_AS_DOUBLE(object);
+    bytes[0] = static_cast<std::byte>('d');
+    std::memcpy(&bytes[1], &number, sizeof number);
+    return done(append(bytes.data(), bytes.size()));
+  }
+  if (type == &PyBytes_Type) {
+    const auto size = static_cast<std::size_t>(PyBytes_GET_SIZE(object));
+    if (size >= kLong && !first_sight(object, depth)) return Outcome::kNotNative;
+    return raw('b', size, PyBytes_AS_STRING(object), size, depth == 0);
+  }
+  if (type == &PyTuple_Type || type == &PyList_Type) return sequence(object, depth);
+  if (type == &PyDict_Type) return dict(object, depth);
+  if (type == &PyByteArray_Type) {
+    if (!first_sight(object, depth)) return Outcome::kNotNative;
+    Outcome outcome = Outcome::kDone;
+    Py_BEGIN_CRITICAL_SECTION(object);
+    const auto size = static_cast<std::size_t>(PyByteArray_GET_SIZE(object));
+    outcome = raw('y', size, PyByteArray_AS_STRING(object), size, false);  // it may be changed meanwhile
+    Py_END_CRITICAL_SECTION();
+    return outcome;
+  }
+  return Outcome::kNotNative;
+}
+
+Outcome Encoding::encode(PyObject* object) { return value(object, 0); }
+
+void Encoding::copy_to(std::byte* target) const {
+  std::memcpy(target, grown_ == nullptr ? in_place_.data() : grown_.get(), used_);
+  if (tail_size_ != 0) copy_bytes(target + used_, tail_, tail_size_);
+}
+
+// --- decoding ---------------------------------------------------------------------------------------------------------
+
+namespace {
 
 struct Reader {
   const std::byte* at;
@@ -118,35 +207,79 @@ bool take(Reader& reader, void* target, std::size_t size) {
   return true;
 }
 
-// The bytes of a sized value; null: it says that it is longer than what there is.
-const char* take_sized(Reader& reader, Py_ssize_t* length) {
-  std::uint64_t size = 0;
-  if (!take(reader, &size, sizeof size) || size > reader.left) return nullptr;
-  const auto* bytes = reinterpret_cast<const char*>(reader.at);
+// A length of things of `width` bytes at least, which must be there.
+bool take_length(Reader& reader, std::size_t width, std::size_t* length) {
+  std::size_t value = 0;
+  for (unsigned shift = 0; shift < 64; shift += 7) {
+    unsigned char byte = 0;
+    if (!take(reader, &byte, 1)) return false;
+    value |= static_cast<std::size_t>(byte & 0x7F) << shift;
+    if ((byte & 0x80) == 0) {
+      *length = value;
+      return value <= reader.left / width;
+    }
+  }
+  return false;
+}
+
+const std::byte* take_bytes(Reader& reader, std::size_t size) {
+  const std::byte* bytes = reader.at;
   reader.at += size;
   reader.left -= size;
-  *length = static_cast<Py_ssize_t>(size);
   return bytes;
 }
 
 PyObject* get_value(Reader& reader, int depth);
 
-PyObject* get_tuple(Reader& reader, int depth) {
-  unsigned char length = 0;
-  if (depth == kDeepestTuple || !take(reader, &length, 1) || length > kLongestTuple) return malformed();
-  Ref tuple = Ref::take(PyTuple_New(length));
-  for (unsigned char i = 0; tuple && i < length; ++i) {
+PyObject* get_sequence(Reader& reader, int depth, bool list) {
+  std::size_t length = 0;
+  if (depth == kDeepest || !take_length(reader, 1, &length)) return malformed();
+  const auto count = static_cast<Py_ssize_t>(length);
+  Ref sequence = Ref::take(list ? PyList_New(count) : PyTuple_New(count));
+  for (Py_ssize_t i = 0; sequence && i < count; ++i) {
     PyObject* item = get_value(reader, depth + 1);
     if (item == nullptr) return nullptr;
-    PyTuple_SET_ITEM(tuple.get(), i, item);
+    if (list) {
+      PyList_SET_ITEM(sequence.get(), i, item);
+    } else {
+      PyTuple_SET_ITEM(sequence.get(), i, item);
+    }
   }
-  return tuple.release();
+  return sequence.release();
+}
+
+PyObject* get_dict(Reader& reader, int depth) {
+  std::size_t length = 0;
+  if (depth == kDeepest || !take_length(reader, 2, &length)) return malformed();
+  Ref dict = Ref::take(PyDict_New());
+  for (std::size_t i = 0; dict && i < length; ++i) {
+    const Ref key = Ref::take(get_value(reader, depth + 1));
+    const Ref item = key ? Ref::take(get_value(reader, depth + 1)) : Ref();
+    if (!item || PyDict_SetItem(dict.get(), key.get(), item.get()) != 0) return nullptr;
+  }
+  return dict.release();
+}
+
+PyObject* get_raw(Reader& reader, char tag, int depth) {
+  std::size_t size = 0;
+  if (!take_length(reader, 1, &size)) return malformed();
+  const std::byte* source = take_bytes(reader, size);
+  if (tag == 'I') return long_from_bytes(reinterpret_cast<const unsigned char*>(source), size);
+  const auto length = static_cast<Py_ssize_t>(size);
+  PyObject* made = tag == 'b' ? PyBytes_FromStringAndSize(nullptr, length) : PyByteArray_FromStringAndSize(nullptr, length);
+  if (made == nullptr) return nullptr;
+  char* target = tag == 'b' ? PyBytes_AS_STRING(made) : PyByteArray_AS_STRING(made);
+  if (depth == 0) {
+    copy_bytes(reinterpret_cast<std::byte*>(target), source, size);
+  } else {
+    std::memcpy(target, source, size);
+  }
+  return made;
 }
 
 PyObject* get_value(Reader& reader, int depth) {
   char tag = 0;
   if (!take(reader, &tag, 1)) return malformed();
-  Py_ssize_t length = 0;
   switch (tag) {
     case 'N':
       Py_RETURN_NONE;
@@ -154,32 +287,36 @@ PyObject* get_value(Reader& reader, int depth) {
       Py_RETURN_TRUE;
     case 'F':
       Py_RETURN_FALSE;
+    case 'j': {
+      std::int8_t number = 0;
+      return take(reader, &number, sizeof number) ? PyLong_FromLong(number) : malformed();
+    }
     case 'i': {
       std::int64_t number = 0;
       return take(reader, &number, sizeof number) ? PyLong_FromLongLong(number) : malformed();
-    }
-    case 'I': {
-      std::uint32_t size = 0;
-      if (!take(reader, &size, sizeof size) || size > reader.left) return malformed();
-      PyObject* number = long_from_bytes(reinterpret_cast<const unsigned char*>(reader.at), size);
-      reader.at += size;
-      reader.left -= size;
-      return number;
     }
     case 'd': {
       double number = 0;
       return take(reader, &number, sizeof number) ? PyFloat_FromDouble(number) : malformed();
     }
-    case 's': {
-      const char* text = take_sized(reader, &length);
-      return text == nullptr ? malformed() : PyUnicode_DecodeUTF8(text, length, nullptr);
+    case '1':
+    case '2':
+    case '4': {
+      const auto width = static_cast<std::size_t>(tag - '0');
+      std::size_t length = 0;
+      if (!take_length(reader, width, &length)) return malformed();
+      return PyUnicode_FromKindAndData(tag - '0', take_bytes(reader, length * width), static_cast<Py_ssize_t>(length));
     }
-    case 'b': {
-      const char* bytes = take_sized(reader, &length);
-      return bytes == nullptr ? malformed() : PyBytes_FromStringAndSize(bytes, length);
-    }
+    case 'I':
+    case 'b':
+    case 'y':
+      return get_raw(reader, tag, depth);
     case '(':
-      return get_tuple(reader, depth);
+      return get_sequence(reader, depth, false);
+    case '[':
+      return get_sequence(reader, depth, true);
+    case '{':
+      return get_dict(reader, depth);
     default:
       return malformed();
   }
@@ -187,15 +324,12 @@ PyObject* get_value(Reader& reader, int depth) {
 
 }  // namespace
 
-std::size_t encoded_size(PyObject* value) { return size_of(value, 0); }
-
-void encode(PyObject* value, std::byte* target) { put_value(value, target); }
-
 PyObject* decode(const std::byte* source, std::size_t size) {
   Reader reader{source, size};
-  Ref value = Ref::take(get_value(reader, 0));
-  if (!value) return nullptr;
-  return reader.left == 0 ? value.release() : malformed();
+  PyObject* value = get_value(reader, 0);
+  if (value == nullptr || reader.left == 0) return value;
+  Py_DECREF(value);
+  return malformed();
 }
 
 }  // namespace freethreading::binding

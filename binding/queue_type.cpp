@@ -5,6 +5,7 @@
 
 #include "args.hpp"
 #include "codec.hpp"
+#include "copy.hpp"
 #include "errors.hpp"
 #include "freethreading/memory/session.hpp"
 #include "handle.hpp"
@@ -14,8 +15,6 @@
 
 namespace freethreading::binding {
 namespace {
-
-enum Kind : std::uint32_t { kReference = 0, kNative = 1, kPickled = 2 };
 
 QueueObject* queue_object(PyObject* self) { return reinterpret_cast<QueueObject*>(self); }
 MessageQueue& queue_of(PyObject* self) { return *body_of<MessageQueue>(self); }
@@ -35,70 +34,95 @@ Message message_of_reference(PyObject* item) {
   return message;
 }
 
-bool encode_natively(Place& place, PyObject* item, std::size_t size, Message* message) {
+bool encode_natively(Place& place, const Encoding& encoding, Message* message) {
+  const std::size_t size = encoding.size();
   message->kind = kNative;
-  message->size = size;
   if (size <= Message::kInlineBytes) {
-    encode(item, message->bytes.data());
+    message->size = size;
+    encoding.copy_to(message->bytes.data());
     return true;
   }
-  message->block = place.allocate(size);
-  if (message->block == kNoOffset) {
+  if (!allocate_block(place, *message, size)) {
     PyErr_Format(PyExc_MemoryError, "no shared memory for an item of %zu bytes", size);
     return false;
   }
-  encode(item, place.at<std::byte>(message->block));
+  encoding.copy_to(payload_of(place, *message));
+  return true;
+}
+
+bool encode_pickle(PyObject* self, PyObject* dumped, Message* message) {
+  PyObject* data = PyTuple_GET_ITEM(dumped, 0);
+  PyObject* shared = PyTuple_GET_ITEM(dumped, 1);
+  PyObject* buffers = PyTuple_GET_ITEM(dumped, 2);
+  message->kind = kPickled;
+  if (PyList_GET_SIZE(buffers) != 0) return fill_block_with_buffers(self, data, shared, buffers, message);
+  const auto size = static_cast<std::size_t>(PyBytes_GET_SIZE(data));
+  if (size > Message::kInlineBytes || PyList_GET_SIZE(shared) != 0) return fill_block(self, data, shared, message);
+  message->size = size;
+  std::memcpy(message->bytes.data(), PyBytes_AS_STRING(data), size);
   return true;
 }
 
 bool encode_by_pickle(PyObject* self, PyObject* item, Message* message) {
   State* state = state_of(self);
   PyObject* dumps = state == nullptr ? nullptr : imported(state, Import::kDumpsMessage);
-  const Ref dumped = dumps == nullptr ? Ref() : Ref::take(PyObject_CallOneArg(dumps, item));
-  if (!dumped) return false;
-  if (!PyTuple_Check(dumped.get()) || PyTuple_GET_SIZE(dumped.get()) != 2 ||
-      !PyBytes_Check(PyTuple_GET_ITEM(dumped.get(), 0)) || !PyList_Check(PyTuple_GET_ITEM(dumped.get(), 1))) {
-    PyErr_SetString(PyExc_TypeError, "dumps_message() must return (bytes, list)");
-    return false;
+  // No Ref: much is copied detached.
+  PyObject* dumped = dumps == nullptr ? nullptr : PyObject_CallOneArg(dumps, item);
+  if (dumped == nullptr) return false;
+  bool done = false;
+  if (PyTuple_Check(dumped) && PyTuple_GET_SIZE(dumped) == 3 && PyBytes_Check(PyTuple_GET_ITEM(dumped, 0)) &&
+      PyList_Check(PyTuple_GET_ITEM(dumped, 1)) && PyList_Check(PyTuple_GET_ITEM(dumped, 2))) {
+    done = encode_pickle(self, dumped, message);
+  } else {
+    PyErr_SetString(PyExc_TypeError, "dumps_message() must return (bytes, list, list)");
   }
-  PyObject* data = PyTuple_GET_ITEM(dumped.get(), 0);
-  PyObject* shared = PyTuple_GET_ITEM(dumped.get(), 1);
-  const auto size = static_cast<std::size_t>(PyBytes_GET_SIZE(data));
-  message->kind = kPickled;
-  if (size <= Message::kInlineBytes && PyList_GET_SIZE(shared) == 0) {
-    message->size = size;
-    std::memcpy(message->bytes.data(), PyBytes_AS_STRING(data), size);
-    return true;
-  }
-  return fill_block(self, data, shared, message);
+  Py_DECREF(dumped);
+  return done;
 }
 
-// The message of an item for the region: its block is the caller's. False: an error is set.
+}  // namespace
+
 bool encode_item(PyObject* self, PyObject* item, Message* message) {
-  const std::size_t size = encoded_size(item);
-  if (size != 0) return encode_natively(place_of(self), item, size, message);
-  return PyErr_Occurred() == nullptr && encode_by_pickle(self, item, message);
+  Encoding encoding;
+  switch (encoding.encode(item)) {
+    case Encoding::Outcome::kDone:
+      return encode_natively(place_of(self), encoding, message);
+    case Encoding::Outcome::kNotNative:
+      return encode_by_pickle(self, item, message);
+    case Encoding::Outcome::kError:
+      break;
+  }
+  return false;
 }
 
-// The item of a message that was taken; the message is freed whatever happens.
 PyObject* decode_item(PyObject* self, Message& message) {
   if (message.kind == kReference) return reference_in(message);
   Place& place = place_of(self);
-  PyObject* item = nullptr;
   if (message.kind == kNative) {
-    item = decode(message.is_inline() ? message.bytes.data() : place.at<std::byte>(message.block), message.size);
-  } else {
-    const Ref data = message.is_inline()
-                         ? Ref::take(PyBytes_FromStringAndSize(reinterpret_cast<const char*>(message.bytes.data()),
-                                                               static_cast<Py_ssize_t>(message.size)))
-                         : Ref::take(bytes_of_block(place, message));
-    State* state = state_of(self);
-    PyObject* loads = state == nullptr || !data ? nullptr : imported(state, Import::kLoadsMessage);
-    if (loads != nullptr) item = PyObject_CallOneArg(loads, data.get());
+    PyObject* item = decode(message.is_inline() ? message.bytes.data() : payload_of(place, message), message.size);
+    discard(place, message);
+    return item;
   }
-  discard(place, message);  // after the loads: until then it keeps the objects alive that it carries
+  State* state = state_of(self);
+  PyObject* loads = state == nullptr ? nullptr : imported(state, Import::kLoadsMessage);
+  if (loads == nullptr) {
+    discard(place, message);
+    return nullptr;
+  }
+  // A small pickle is not worth a Block. The message goes after the loads: it keeps alive what it carries.
+  if (!message.is_inline() && (message.kind == kBuffers || message.size >= kCopyDetached)) {
+    return load_block(self, loads, message);
+  }
+  const Ref data = message.is_inline()
+                       ? Ref::take(PyBytes_FromStringAndSize(reinterpret_cast<const char*>(message.bytes.data()),
+                                                             static_cast<Py_ssize_t>(message.size)))
+                       : Ref::take(bytes_of_block(place, message));
+  PyObject* item = data ? PyObject_CallOneArg(loads, data.get()) : nullptr;
+  discard(place, message);
   return item;
 }
+
+namespace {
 
 PyObject* raise_queue(PyObject* self, QueueOutcome outcome, Import timed_out) {
   State* state = state_of(self);

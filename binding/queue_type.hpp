@@ -2,7 +2,7 @@
 //
 // In private memory an item is a strong reference in the cell's inline bytes. It is put and taken while attached to the
 // interpreter only, so that a garbage collection never meets an item that is neither in the queue nor with its taker. In a
-// region an item is bytes: kind 1 the native codec's, kind 2 a pickle. They are made before any lock and read after.
+// region an item is bytes: the native codec's, or a pickle (payload.hpp). They are made before any lock and read after.
 #pragma once
 
 #include "compat.hpp"
@@ -32,6 +32,12 @@ PyObject* queue_qsize(PyObject* self, PyObject* unused);
 PyObject* queue_empty(PyObject* self, PyObject* unused);
 // Accepted for programs written for multiprocessing; there is nothing to do.
 PyObject* queue_accepted(PyObject* self, PyObject* unused);
+
+// The message of an item for the region: its block is the caller's. False: an error is set.
+bool encode_item(PyObject* self, PyObject* item, Message* message);
+// The item of a message that was taken; the message is freed whatever happens, a block that arrays came in with the last of
+// them.
+PyObject* decode_item(PyObject* self, Message& message);
 
 // Takes items out of a private queue and drops them, their finalisers run. Each counts as finished.
 void drop_items(PyObject* self);

@@ -8,6 +8,7 @@ It is cloudpickle's, with these differences:
   sent by value use is reported to it, so that they can follow.
 - Closures that share a variable go on sharing it.
 - A file is refused; cloudpickle would send a copy of its contents.
+- A memoryview arrives as one of a copy.
 
 This module imports cloudpickle: it is imported when first needed.
 """
@@ -21,11 +22,12 @@ import importlib
 import io
 import sys
 import types
+from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cloudpickle import cloudpickle as _cloudpickle
 
-from freethreading._reducers import registered
+from freethreading._reducers import Outside, registered
 from freethreading._unsent import import_or_explain
 
 if TYPE_CHECKING:
@@ -101,13 +103,23 @@ def main_root(obj: object, namespace: dict[str, Any]) -> str | None:
     return root if found is obj else None
 
 
+def _reduce_view(view: Any) -> Reduced:
+    data: Any = view if view.c_contiguous else memoryview(bytearray(view.tobytes()))
+    return _make_view, (PickleBuffer(data), view.format, view.shape)
+
+
+def _make_view(data: Any, layout: str, shape: tuple[int, ...]) -> memoryview:
+    view = memoryview(data)
+    return view if (view.format, view.shape) == (layout, shape) else view.cast("B").cast(layout, shape)  # type: ignore[call-overload]
+
+
 class ByValuePickler(_Pickler):
     """One dump, or several with one memo."""
 
-    def __init__(self, file: io.BytesIO, view: MainView) -> None:
+    def __init__(self, file: io.BytesIO, view: MainView, outside: Outside | None = None) -> None:
         # cloudpickle's own, before what multiprocessing has for its objects. The pickler reads it when it is initialised.
         self.dispatch_table = {**registered(), **self.dispatch_table}
-        super().__init__(file, protocol=PROTOCOL)
+        super().__init__(file, protocol=PROTOCOL, buffer_callback=outside)
         self._view = view
         self._closure_cells: set[int] = set()
         self._ordinary: set[type] = set()  # types that need nothing special
@@ -122,6 +134,8 @@ class ByValuePickler(_Pickler):
             return self._reduce_class(obj)
         if kind is _LruCache:
             return self._reduce_lru_cache(obj)
+        if kind is memoryview:
+            return _reduce_view(obj)
         if kind is functools.cached_property:
             return self._reduce_cached_property(obj)
         if isinstance(obj, types.CellType):

@@ -11,9 +11,12 @@ import copyreg
 import io
 import pickle
 import sys
+from collections.abc import Callable
 from typing import Any
 
 PROTOCOL = 5
+# Whether a buffer goes inside of the pickle; else it travels beside it.
+Outside = Callable[[pickle.PickleBuffer], bool]
 # What multiprocessing.reduction registers when it is imported: methods and partials (which plain pickle does as well) and
 # sockets (which plain pickle refuses).
 _ALWAYS_THERE = ("multiprocessing.reduction", "socket")
@@ -29,13 +32,13 @@ def registered() -> dict[type, Any]:
     return _table or copyreg.dispatch_table
 
 
-def dumps(obj: object) -> bytes:
-    """pickle.dumps() with multiprocessing's reducers."""
+def dumps(obj: object, outside: Outside | None = None) -> bytes:
+    """pickle.dumps() with multiprocessing's reducers; `outside` is its buffer_callback."""
     _look()
     if not _needed:
-        return pickle.dumps(obj, PROTOCOL)
+        return pickle.dumps(obj, PROTOCOL, buffer_callback=outside)
     stream = io.BytesIO()
-    pickler = pickle.Pickler(stream, PROTOCOL)
+    pickler = pickle.Pickler(stream, PROTOCOL, buffer_callback=outside)
     pickler.dispatch_table = _table
     pickler.dump(obj)
     return stream.getvalue()

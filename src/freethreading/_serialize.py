@@ -24,11 +24,15 @@ from freethreading._remote_exceptions import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from freethreading._culprit import Where
 
 PROTOCOL = 5
 # What _core says of an object that was made for threads: no second attempt would help.
 _MADE_FOR_THREADS = "made for threads"
+# A smaller buffer goes inside of the pickle: that is cheaper than a view of its own.
+_OUTSIDE_BYTES = 4096
 _ATOMS = frozenset((int, float, bool, str, bytes, type(None)))
 _TAG = _main_module.TAG[0]
 
@@ -57,18 +61,19 @@ def dumps_bare(obj: object, where: Where = "args") -> bytes:
     return _dumps(obj, where)
 
 
-def loads(data: bytes | memoryview) -> Any:
+def loads(data: bytes | memoryview, buffers: Sequence[memoryview] = ()) -> Any:
     """The object; whatever its rebuilding raises."""
     if len(data) and data[0] == _TAG:
-        return pickle.loads(memoryview(data)[_main_module.arrive(data) :])
-    return pickle.loads(data)
+        data = memoryview(data)[_main_module.arrive(data) :]
+    return pickle.loads(data, buffers=buffers)
 
 
-def dumps_message(obj: object) -> tuple[bytes, list[object]]:
-    """dumps() for an item of a queue."""
+def dumps_message(obj: object) -> tuple[bytes, list[object], list[memoryview]]:
+    """dumps() for an item of a queue, with the big buffers that go beside its bytes."""
+    buffers: list[memoryview] = []
     with Capture() as capture:
-        data = _dumps(obj, "item")
-    return data, capture.shared
+        data = _dumps(obj, "item", buffers)
+    return data, capture.shared, buffers
 
 
 loads_message = loads
@@ -124,12 +129,27 @@ def _spawning_popen() -> Any:
     return context.get_spawning_popen() if context is not None else None
 
 
-def _dumps(obj: object, where: Where) -> bytes:
+def _outside(buffers: list[memoryview]) -> _reducers.Outside:
+    def goes_inside(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            view = buffer.raw()
+        except BufferError:  # not contiguous
+            return True
+        if view.nbytes < _OUTSIDE_BYTES:
+            return True
+        buffers.append(view)
+        return False
+
+    return goes_inside
+
+
+def _dumps(obj: object, where: Where, buffers: list[memoryview] | None = None) -> bytes:
+    outside = None if buffers is None else _outside(buffers)
     if not _main_module.by_value():
         capture = current()
         mark = len(capture.shared) if capture is not None else 0
         try:
-            data = _reducers.dumps(obj)
+            data = _reducers.dumps(obj, outside)
             if not _names_guarded(data):
                 return data
         except (pickle.PicklingError, AttributeError, TypeError, RecursionError) as error:
@@ -137,8 +157,10 @@ def _dumps(obj: object, where: Where) -> bytes:
                 raise
         if capture is not None:
             del capture.shared[mark:]
+        if buffers is not None:
+            buffers.clear()
     try:
-        return _dumps_with_definitions(obj)
+        return _dumps_with_definitions(obj, outside)
     except Exception as error:
         from freethreading import _culprit
 
@@ -196,11 +218,11 @@ class _Needs:
         return found
 
 
-def _dumps_with_definitions(obj: object) -> bytes:
+def _dumps_with_definitions(obj: object, outside: _reducers.Outside | None) -> bytes:
     from freethreading._by_value import ByValuePickler
 
     needs = _Needs()
     stream = io.BytesIO()
-    ByValuePickler(stream, needs).dump(obj)
+    ByValuePickler(stream, needs, outside).dump(obj)
     logs = needs.logs()
     return _main_module.tag(logs) + stream.getvalue() if logs else stream.getvalue()

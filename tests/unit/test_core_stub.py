@@ -15,6 +15,7 @@ CLASSES = {node.name: node for node in STUB.body if isinstance(node, ast.ClassDe
 ONLY_WITH_CRASH_POINTS = {"set_crash_point", "list_crash_points"}
 # What every type or module has, and what annotations have no need of.
 EVERYWHERE = {
+    "__buffer__",  # a method from Python 3.12 on only
     "__new__",
     "__init__",
     "__repr__",

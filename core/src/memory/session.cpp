@@ -290,6 +290,13 @@ void Session::reserve_for_child() noexcept {
   if (state_->embryo == kNobody) {
     return;
   }
+  const std::uint64_t number = state_->forks.load() + 1;
+  try {
+    state_->children.push_back({.number = number, .owner = state_->embryo});
+  } catch (const std::bad_alloc&) {
+    // What the child sees of messages may be overwritten.
+  }
+  state_->forks.store(number);
   const std::uint32_t slot = memory::slot_of(state_->embryo);
   for (const auto& [offset, proxies] : state_->proxies) {
     if (proxies.holder == state_->forker) {
@@ -305,6 +312,9 @@ void Session::fork_done(bool in_child) noexcept {
     State& state = *session->state_;
     if (in_child) {
       state.ending.store(0);  // the threads that were at it are the parent's
+      state.children.clear();  // and so are these
+      state.seen.clear();
+      state.holds_seen.store(false);
     } else {
       state.embryo = kNobody;
     }
@@ -350,6 +360,7 @@ bool Session::sweep_process(OwnerId owner) noexcept {
   }
   recover(owner, state_->processes.left_cleanly(owner));
   state_->processes.end_sweep(owner);
+  discard_no_longer_seen();
   return true;
 }
 

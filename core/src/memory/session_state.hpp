@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <mutex>
 #include <unordered_map>
+#include <vector>
 
 #include "freethreading/memory/session.hpp"
 #include "memory/blocks.hpp"
@@ -30,6 +31,16 @@ struct Proxies {
   OwnerId holder = kNobody;
 };
 
+// A child that this process forked, the how many-th it was; a message that it may see.
+struct ForkedChild {
+  std::uint64_t number;
+  OwnerId owner;
+};
+struct SeenMessage {
+  Message message;
+  std::uint64_t since;
+};
+
 struct Session::State {
   State(Session* session, int descriptor, const os::FileIdentity& identity, std::byte* region,
         std::atomic<OwnerId>* cached) noexcept
@@ -51,6 +62,10 @@ struct Session::State {
   std::unordered_map<Offset, Proxies> proxies;            // guarded by mutex: this process's, by object
   OwnerId embryo = kNobody;                               // guarded by mutex: the slot of the child being forked
   OwnerId forker = kNobody;                               // guarded by mutex: whose references the embryo was given
+  std::vector<ForkedChild> children;                      // guarded by mutex: not all of them dead
+  std::vector<SeenMessage> seen;                          // guarded by mutex: to be discarded when they are
+  std::atomic<std::uint64_t> forks{0};                    // written under mutex
+  std::atomic<bool> holds_seen{false};                    // whether `seen` has any; written under mutex
   std::atomic<bool> left{false};        // leave() was called: nothing is taken or given up any more; set under mutex
   std::atomic<bool> swept{false};       // and this process's blocks are free
   std::atomic<std::uint32_t> ending{0};  // threads in an Ending

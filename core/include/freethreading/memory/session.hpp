@@ -15,6 +15,7 @@
 
 #include "freethreading/memory/object.hpp"
 #include "freethreading/place.hpp"
+#include "freethreading/queue/message.hpp"
 
 namespace freethreading {
 
@@ -83,6 +84,13 @@ class Session {
   bool retain_in_flight(const Handle& handle) noexcept;
   void drop_in_flight(const Handle& handle) noexcept;
 
+  // --- messages that are read where they lie ---------------------------------------------------------------------------
+  // How many children this process has forked that take part.
+  [[nodiscard]] std::uint64_t forks() const noexcept;
+  // discard(), once no child lives that was forked since forks() gave `since`: what this process sees of the message's block,
+  // they see too. Looks also whether that has become true of earlier ones.
+  void discard_unseen(Message message, std::uint64_t since) noexcept;
+
   // --- processes -----------------------------------------------------------------------------------------------------
   // Around a fork() whose child goes on to use the session, in the thread that forks and in its child: the child gets a slot
   // and this process's references, so that nothing that it inherits can go away first.
@@ -118,6 +126,7 @@ class Session {
   bool register_after_sweep() noexcept;
   void refer_to(ObjectHeader& object) noexcept;
   ObjectHeader* find_live(const Handle& handle) noexcept;
+  void discard_no_longer_seen() noexcept;
   ObjectHeader* drop_last_carried(Offset block, Handle& foreign) noexcept;
   bool begin_destroying(ObjectHeader& object) noexcept;
   void finish_destroying(ObjectHeader& object) noexcept;

@@ -1,0 +1,24 @@
+// Copying much memory.
+#pragma once
+
+#include <cstddef>
+#include <cstring>
+
+#include "compat.hpp"
+
+namespace freethreading::binding {
+
+inline constexpr std::size_t kCopyDetached = 1 << 20;  // a longer copy lets other threads run meanwhile
+
+// REQUIRES: nobody gives the memory back meanwhile; no Ref is alive.
+inline void copy_bytes(std::byte* target, const void* source, std::size_t size) {
+  if (size < kCopyDetached) {
+    std::memcpy(target, source, size);
+    return;
+  }
+  Py_BEGIN_ALLOW_THREADS;
+  std::memcpy(target, source, size);
+  Py_END_ALLOW_THREADS;
+}
+
+}  // namespace freethreading::binding
