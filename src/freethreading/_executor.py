@@ -8,13 +8,14 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, InvalidStateError
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from freethreading._engine import (
     CALL,
     CLOSED,
     OPEN,
     STAR,
+    Engine,
     EngineClosedError,
     Options,
     Outcome,
@@ -25,6 +26,34 @@ from freethreading._engine import (
 from freethreading._pool import check_count, check_initializer
 
 T = TypeVar("T")
+
+
+class PoolFuture(Future[T]):
+    """A Future of an executor's: may be waited for in a callback of another one, on whose return the executor depends."""
+
+    _engine: weakref.ref[Engine] | None = None
+
+    def result(self, timeout: float | None = None) -> T:
+        """The call's value, or its exception raised; TimeoutError where it is not done in `timeout` seconds."""
+        return super().result(self._pump(timeout))
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The call's exception, None where it has a value; TimeoutError where it is not done in `timeout` seconds."""
+        return super().exception(self._pump(timeout))
+
+    def _pump(self, timeout: float | None) -> float | None:
+        # Has the engine go on where this thread is what it goes on by. How long is left to wait.
+        engine = self._engine() if self._engine is not None else None
+        if engine is None or self.done():
+            return timeout
+        if engine.inherited:
+            engine.refuse_inherited()
+        if not engine.pumping():
+            return timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.done() and (deadline is None or time.monotonic() < deadline):
+            engine.pump()
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 class FutureSink:
@@ -130,7 +159,7 @@ class WorkerPoolExecutor(Executor):
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Schedules ``fn(*args, **kwargs)``. What pickling it raises is the future's exception."""
-        future: Future[T] = Future()
+        future = self._future()
         self._submit(Task(CALL, fn, [(args, kwargs)], FutureSink(future)), future)
         return future
 
@@ -177,15 +206,25 @@ class WorkerPoolExecutor(Executor):
         if wait and not engine.in_engine():
             engine.join()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} cannot be pickled: its workers belong to the process that made it"
+        )
+
     def __del__(self) -> None:
         engine = getattr(self, "_engine", None)
         if engine is not None and engine.state == OPEN:
             engine.abandon(CLOSED)
 
+    def _future(self) -> Future[Any]:
+        future: PoolFuture[Any] = PoolFuture()
+        future._engine = weakref.ref(self._engine)
+        return future
+
     def _submit_chunk(
         self, function: Callable[..., Any], first: int, chunk: Sequence[tuple[Any, ...]]
     ) -> Future[Any]:
-        future: Future[Any] = Future()
+        future = self._future()
         self._submit(Task(STAR, function, chunk, ChunkSink(future, first, len(chunk)), first), future)
         return future
 

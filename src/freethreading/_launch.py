@@ -163,11 +163,16 @@ class Popen:
 
     def _send_signal(self, number: int) -> None:
         if self.poll() is None:
+            descriptor = (
+                self._open_sentinel()
+            )  # not the sentinel itself, which stays open as long as its worker
             try:
-                signal.pidfd_send_signal(self.sentinel, number)
-            except (ProcessLookupError, OSError):
+                signal.pidfd_send_signal(descriptor, number)
+            except OSError:
                 if self.wait(timeout=1.0) is None:
                     raise
+            finally:
+                os.close(descriptor)
 
     def interrupt(self) -> None:
         self._send_signal(signal.SIGINT)

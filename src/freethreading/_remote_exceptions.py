@@ -3,11 +3,13 @@ they pickle, and the worker's traceback as text.
 
 A record is a tuple (form, body, type name, text, traceback, cause, context, suppress), the last three for the chain.
 form 0: body is the exception's pickle. form 1: body is a pickle of (class, args, attributes), for one whose __init__
-cannot be called with its args or some of whose attributes do not pickle. form 2: nothing of it pickles.
+cannot be called with its args or some of whose attributes do not pickle. form 2: nothing of it pickles. form 3: a group
+some of whose members do not; body is a pickle of (class, message, records of the members).
 """
 
 from __future__ import annotations
 
+import builtins
 import pickle
 import traceback
 from typing import Any
@@ -16,6 +18,7 @@ from freethreading._exceptions import RemoteError, RemoteTraceback
 
 _MAX_CHAIN = 20
 _SAME = ("the cause",)
+_GROUP: Any = getattr(builtins, "BaseExceptionGroup", None)  # from Python 3.11 on
 
 
 def dump_exception(error: BaseException) -> bytes:
@@ -61,6 +64,8 @@ def _record(error: BaseException, text: str, depth: int, seen: set[int]) -> tupl
 
     cause = link(error.__cause__)
     context = _SAME if error.__context__ is error.__cause__ else link(error.__context__)
+    if form == 2 and _is_group(error) and depth < _MAX_CHAIN:
+        form, body = _group_body(error, depth, seen)
     return form, body, _type_name(error), _text(error), text, cause, context, error.__suppress_context__
 
 
@@ -76,6 +81,35 @@ def _body(error: BaseException) -> tuple[int, bytes]:
         except Exception:
             continue
     return 2, b""
+
+
+def _is_group(error: BaseException) -> bool:
+    return _GROUP is not None and isinstance(error, _GROUP)
+
+
+def _group_body(error: BaseException, depth: int, seen: set[int]) -> tuple[int, bytes]:
+    from freethreading import _serialize
+
+    group: Any = error
+    kind: Any = type(error)
+    members = [_record(member, "", depth + 1, seen) for member in group.exceptions]
+    try:
+        return 3, _serialize.dumps_bare((kind, group.message, members))
+    except Exception:  # a class that cannot be named
+        return 3, pickle.dumps((_GROUP, group.message, members))
+
+
+def _rebuild_group(data: bytes) -> BaseException:
+    from freethreading import _serialize
+
+    kind, message, records = _serialize.loads(data)
+    members = [_rebuild(record) for record in records]
+    try:
+        group: BaseException = kind(message, members)
+    except Exception:  # an __init__ of its own
+        group = BaseException.__new__(kind, message, members)
+        group.args = (message, members)
+    return group
 
 
 def _parts(error: BaseException) -> tuple[Any, ...]:
@@ -113,7 +147,7 @@ def _rebuild(record: tuple[Any, ...]) -> BaseException:
         error = RemoteError(f"{type_name}: {text}", type_name, "it could not be pickled in the worker")
     else:
         try:
-            error = _from_body(form, data)
+            error = _rebuild_group(data) if form == 3 else _from_body(form, data)
         except Exception as failure:
             reason = f"it could not be rebuilt here: {type(failure).__name__}: {failure}"
             error = RemoteError(f"{type_name}: {text} ({reason})", type_name, reason)

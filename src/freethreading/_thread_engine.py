@@ -68,7 +68,8 @@ class ThreadEngine(Engine):
             self._refuse()
             self._outstanding += 1
             self._queue.put(task)
-            if len(self._threads) < min(self.options.workers, self._outstanding):
+            # A thread in a callback may wait for what comes here.
+            if len(self._threads) < min(self.options.workers, self._outstanding + len(self._handing)):
                 self._add_worker()
 
     def cancel_pending(self) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import concurrent.futures
+import copy
 import gc
 import os
+import pickle
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, wait as futures_wait
 from typing import Any
 
 import pytest
@@ -202,6 +205,74 @@ def test_a_callback_that_raises_system_exit_harms_nobody(
     future.add_done_callback(lambda _: sys.exit(1)) if not future.done() else reported.append(SystemExit)
     until(lambda: reported == [SystemExit], "it is reported")
     assert executor.submit(square, 4).result(30) == 16
+
+
+@pytest.mark.parametrize("wait", ["result", "exception", "map"])
+def test_a_callback_may_wait_for_another_call(backend: str, wait: str) -> None:
+    got: list[Any] = []
+    called = threading.Event()
+
+    def call_again(done: Future[int]) -> None:
+        if wait == "map":
+            got.append(list(executor.map(abs, [-done.result()])))
+        else:
+            got.append(getattr(executor.submit(abs, -done.result()), wait)())
+        called.set()
+
+    with freethreading.WorkerPoolExecutor(2) as executor:
+        event = freethreading.Event()
+        first = executor.submit(wait_and_return, event, 3)
+        first.add_done_callback(call_again)
+        event.set()
+        assert called.wait(20)
+    assert got == [{"result": 3, "exception": None, "map": [3]}[wait]]
+
+
+def test_a_callback_on_threads_may_wait_for_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREETHREADING_BACKEND", "threading")
+    got: list[Any] = []
+    called = threading.Event()
+
+    def wait_for_another(_: object) -> None:
+        got.append(len(futures_wait([executor.submit(abs, -1)]).done))
+        called.set()
+
+    with freethreading.WorkerPoolExecutor(2) as executor:
+        event = freethreading.Event()
+        first = executor.submit(wait_and_return, event, 3)
+        first.add_done_callback(wait_for_another)
+        event.set()
+        assert called.wait(20)
+    assert got == [1]
+
+
+def test_a_forked_child_is_told_that_nothing_will_come(backend: str) -> None:
+    with freethreading.WorkerPoolExecutor(1) as executor:
+        event = freethreading.Event()
+        future = executor.submit(wait_and_return, event, 3)
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                future.result()
+            except RuntimeError as error:
+                code = 0 if "forked" in str(error) else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        event.set()
+        assert future.result() == 3
+
+
+def wait_and_return(event: Any, value: int) -> int:
+    event.wait()
+    return value
+
+
+def test_it_is_not_copied(executor: freethreading.WorkerPoolExecutor) -> None:
+    for make in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="belong to the process that made it"):
+            make(executor)
 
 
 def test_submit_from_a_callback(executor: freethreading.WorkerPoolExecutor) -> None:

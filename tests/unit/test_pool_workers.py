@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -201,3 +202,19 @@ def test_a_number_of_workers_that_is_none(backend: str, count: Any) -> None:
     for make in (freethreading.WorkerPool, freethreading.WorkerPoolExecutor):
         with pytest.raises(expected[0], match=expected[1]):
             make(count)
+
+
+def test_ended_workers_keep_no_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREETHREADING_BACKEND", "multiprocessing")
+    descriptors = []
+    gc.disable()  # a cycle of references would keep them until it runs
+    try:
+        for _ in range(3):
+            with freethreading.WorkerPool(2) as pool:
+                pool.map(abs, [1, 2])
+            pool.join()
+            descriptors.append(len(os.listdir("/proc/self/fd")))
+    finally:
+        gc.enable()
+        gc.collect()
+    assert descriptors[2] == descriptors[0]

@@ -35,6 +35,20 @@ class BreaksOnArrival(Exception):
         return _fail_to_rebuild, ()
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="there are no groups")
+def test_a_group_arrives_with_members_that_pickle_cannot_rebuild() -> None:
+    group_type: Any = getattr(builtins, "ExceptionGroup")  # noqa: B009 - not in Python 3.10
+    inner = group_type("inner", [TwoArguments(2, "deep")])
+    group = group_type("several", [TwoArguments(1, "broken"), ValueError(3), inner])
+    found: Any = _serialize.load_exception(_serialize.dump_exception(group))
+    assert type(found) is group_type
+    assert found.message == "several"
+    broken, value, inner = found.exceptions
+    assert (type(broken), broken.code) == (TwoArguments, 1)
+    assert type(value) is ValueError
+    assert (type(inner.exceptions[0]), inner.exceptions[0].code) == (TwoArguments, 2)
+
+
 def _fail_to_rebuild() -> None:
     raise OSError("not here")
 
