@@ -35,7 +35,7 @@ class Peer(NamedTuple):
     start: Callable[..., Any]
     control: Callable[[], Any]  # a plain queue by which the benchmark talks to its workers
     processes: bool
-    get_many: Callable[[Any, int], list[Any]] | None = None
+    get_many: Callable[..., list[Any]] | None = None
 
 
 class PipeQueue:
@@ -73,12 +73,12 @@ def start_thread(target: Any, *arguments: Any) -> Any:
     return worker
 
 
-def get_many_ours(source: Any, limit: int) -> list[Any]:
-    return source.get_many(limit)  # type: ignore[no-any-return]
+def get_many_ours(source: Any, limit: int, **timeout: float) -> list[Any]:
+    return source.get_many(limit, **timeout)  # type: ignore[no-any-return]
 
 
-def get_many_faster_fifo(source: Any, limit: int) -> list[Any]:
-    return source.get_many(max_messages_to_get=limit)  # type: ignore[no-any-return]
+def get_many_faster_fifo(source: Any, limit: int, **timeout: float) -> list[Any]:
+    return source.get_many(max_messages_to_get=limit, **timeout)  # type: ignore[no-any-return]
 
 
 def process_peers() -> dict[str, Peer]:

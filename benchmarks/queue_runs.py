@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import faulthandler
+import functools
 import itertools
 import os
 import signal
@@ -74,8 +75,13 @@ def work(parent: int, go: Any, done: Any, index: int, steps: list[Step]) -> None
             signal.alarm(0)
 
 
-def produce(queue: Any, message: object, count: int) -> None:
-    put, turns = queue.put, iter(range(count))
+def patient(method: Any, timeout: float | None) -> Any:
+    """The method with that timeout at each call; None leaves it as it is."""
+    return method if timeout is None else functools.partial(method, timeout=timeout)
+
+
+def produce(queue: Any, message: object, count: int, timeout: float | None = None) -> None:
+    put, turns = patient(queue.put, timeout), iter(range(count))
     while True:
         try:
             for _ in turns:
@@ -85,8 +91,8 @@ def produce(queue: Any, message: object, count: int) -> None:
             turns = itertools.chain((0,), turns)
 
 
-def consume(queue: Any, count: int) -> None:
-    get, turns = queue.get, iter(range(count))
+def consume(queue: Any, count: int, timeout: float | None = None) -> None:
+    get, turns = patient(queue.get, timeout), iter(range(count))
     while True:
         try:
             for _ in turns:
@@ -107,10 +113,13 @@ def produce_many(queue: Any, batch: list[Any], count: int) -> None:
         queue.put_many(batch)
 
 
-def consume_many(queue: Any, count: int, get_many: Callable[[Any, int], list[Any]], limit: int) -> None:
+def consume_many(
+    queue: Any, count: int, get_many: Callable[..., list[Any]], limit: int, timeout: float | None = None
+) -> None:
+    get_some = patient(get_many, timeout)
     while count:
         with contextlib.suppress(Empty):
-            count -= len(get_many(queue, min(limit, count)))
+            count -= len(get_some(queue, min(limit, count)))
 
 
 def put_and_get(queue: Any, count: int) -> None:
@@ -133,7 +142,8 @@ class Crew:
 
     def __init__(self, peer: Peer, jobs: list[list[Step]], queues: list[Any]):
         self._queues = queues
-        self._go, self._done = peer.control(), peer.control()
+        self._go = [peer.control() for _ in jobs]  # each its own, or who is done first takes the others'
+        self._done = peer.control()
         self._processes = peer.processes
         self._deadline = contextlib.ExitStack()
         self.workers: list[Any] = []
@@ -143,7 +153,9 @@ class Crew:
         self._deadline.enter_context(deadline())
         try:
             for index, steps in enumerate(self._jobs):
-                self.workers.append(self._peer.start(work, os.getpid(), self._go, self._done, index, steps))
+                self.workers.append(
+                    self._peer.start(work, os.getpid(), self._go[index], self._done, index, steps)
+                )
             self._reports()  # all are there
         except BaseException:
             self._end(failed=True)
@@ -155,8 +167,8 @@ class Crew:
 
     def go(self) -> None:
         """Lets every worker begin its next step."""
-        for _ in self.workers:
-            self._go.put(None)
+        for go in self._go:
+            go.put(None)
 
     def spans(self) -> list[tuple[float, float]]:
         """When each worker began and ended the step, in the order of the jobs."""
@@ -176,7 +188,7 @@ class Crew:
             if not failed:
                 for worker in self.workers:
                     worker.join()
-                for queue in self._queues:
+                for queue in (*self._queues, *self._go, self._done):
                     close(queue)
         except Late:
             failed = True
@@ -192,7 +204,7 @@ class Crew:
             if self._processes:
                 worker.kill()
             worker.join(GRACE if self._processes else 0.1)
-        for queue in self._queues:
+        for queue in (*self._queues, *self._go, self._done):
             close(queue, failed=True)
 
 
@@ -231,18 +243,22 @@ def send(
     batch: int = 0,
     room: Room = ANY,
     warm: int | None = None,
+    timeouts: tuple[float | None, float | None] = (None, None),
 ) -> float:
-    """Seconds an item of `count` items, by as many producers and consumers; `batch` is what one get_many() may bring."""
+    """Seconds an item of `count` items, by as many producers and consumers.
+
+    `batch` is what one get_many() may bring; `timeouts` are those of each put and get, which are tried again.
+    """
     queue = peer.make(room)
     shares = count // producers, count // consumers
     assert shares[0] * producers == shares[1] * consumers
 
     def job(index: int, of: tuple[int, int]) -> Step:
         if index < producers:
-            return produce, (queue, message, of[0])
+            return produce, (queue, message, of[0], timeouts[0])
         if batch:
-            return consume_many, (queue, of[1], peer.get_many, batch)
-        return (consume_and_keep, (queue, of[1], keep)) if keep else (consume, (queue, of[1]))
+            return consume_many, (queue, of[1], peer.get_many, batch, timeouts[1])
+        return (consume_and_keep, (queue, of[1], keep)) if keep else (consume, (queue, of[1], timeouts[1]))
 
     some = max(shares[0] // (10 * consumers), 1) if warm is None else warm
     few = (some * consumers, some * producers)
