@@ -180,4 +180,7 @@ def test_short_lived_ones_leave_no_memory_taken(cls: Any) -> None:
         assert usage is not None
         return usage
 
-    assert make(100_000 if cls is Lock else 10_000) == make(100)
+    few = make(100)
+    many = make(100_000 if cls is Lock else 10_000)
+    assert many.pop("file_bytes") <= few.pop("file_bytes")  # idle memory may go back to the system meanwhile
+    assert many == few

@@ -1,15 +1,19 @@
 #include "memory/blocks.hpp"
 
-#include <algorithm>
 #include <new>
 #include <thread>
 
 #include "freethreading/crash_point.hpp"
-#include "memory/region_guard.hpp"
 #include "os/cpu.hpp"
-#include "os/memfd.hpp"
 
 namespace freethreading::memory {
+
+namespace {
+
+// A process that takes small blocks only sees a period end too, after so many.
+constexpr std::uint32_t kAllocationsPerClock = 1024;
+
+}  // namespace
 
 void BlockAllocator::acquire(std::atomic_flag& flag) noexcept {
   constexpr int kPatient = 64;
@@ -29,7 +33,7 @@ Offset BlockAllocator::allocate(std::size_t size, OwnerId owner) noexcept {
   if (size > header_->reserved) {
     return kNoOffset;
   }
-  return allocate_run((size + kChunkSize - 1) / kChunkSize, owner);
+  return runs_.allocate((size + kChunkSize - 1) / kChunkSize, owner, true);
 }
 
 Offset BlockAllocator::allocate_small(unsigned size_class, OwnerId owner) noexcept {
@@ -53,7 +57,11 @@ Offset BlockAllocator::take_hint(unsigned size_class, OwnerId owner) noexcept {
     if (block != kNoOffset) {
       hints.free.pop_back();
     }
+    const bool look_at_clock = ++small_allocations_ % kAllocationsPerClock == 0;
     hints_busy_.clear(std::memory_order_release);  // sync: HINTS (release): publishes `free`; pairs with acquire()
+    if (look_at_clock) {
+      runs_.end_period_late();
+    }
     if (block == kNoOffset) {
       return kNoOffset;
     }
@@ -83,7 +91,7 @@ bool BlockAllocator::find_hints(unsigned size_class) noexcept {
   }
   for (std::uint64_t looked = 0; looked < chunks && hints.free.empty(); ++looked) {
     const std::uint64_t chunk = (hints.scan_chunk + looked) % chunks;
-    const std::uint64_t descriptor = descriptor_word(chunk).load();
+    const std::uint64_t descriptor = runs_.descriptor(chunk).load();
     if (!is_split(descriptor) || class_of(descriptor) != size_class) {
       continue;
     }
@@ -101,7 +109,7 @@ bool BlockAllocator::find_hints(unsigned size_class) noexcept {
 }
 
 bool BlockAllocator::split_new_chunk(unsigned size_class, OwnerId owner) noexcept {
-  const Offset run = allocate_run(1, owner);
+  const Offset run = runs_.allocate(1, owner, false);
   if (run == kNoOffset) {
     return false;
   }
@@ -111,68 +119,8 @@ bool BlockAllocator::split_new_chunk(unsigned size_class, OwnerId owner) noexcep
     words[index].store(block_word(BlockKind::kFree));
   }
   FT_CRASH_POINT("blocks.split.zeroed");
-  descriptor_word(chunk).store(split_descriptor(size_class));
+  runs_.descriptor(chunk).store(split_descriptor(size_class));
   return true;
-}
-
-Offset BlockAllocator::allocate_run(std::uint64_t length, OwnerId owner) noexcept {
-  const RegionGuard guard(place_, header_->growth);
-  FT_CRASH_POINT("blocks.run.guarded");
-  const Offset run = take_free_run(length, owner);
-  return run != kNoOffset ? run : append_run(length, owner);
-}
-
-// The first free run that is long enough; free neighbours become one on the way. Under `growth`.
-Offset BlockAllocator::take_free_run(std::uint64_t length, OwnerId owner) noexcept {
-  const std::uint64_t chunks = header_->chunks.load();
-  for (std::uint64_t chunk = 0; chunk < chunks;) {
-    std::uint64_t descriptor = descriptor_word(chunk).load();
-    std::uint64_t here = std::max<std::uint64_t>(run_length(descriptor), 1);
-    const auto is_free = [](std::uint64_t word) {
-      return !is_split(word) && kind_of(run_block_word(word)) == BlockKind::kFree;
-    };
-    if (is_free(descriptor)) {
-      while (chunk + here < chunks && is_free(descriptor_word(chunk + here).load())) {
-        here += std::max<std::uint64_t>(run_length(descriptor_word(chunk + here).load()), 1);
-        descriptor_word(chunk).store(run_descriptor(block_word(BlockKind::kFree), here));
-      }
-      if (here >= length) {
-        if (here > length) {
-          descriptor_word(chunk + length).store(run_descriptor(block_word(BlockKind::kFree), here - length));
-        }
-        FT_CRASH_POINT("blocks.run.split");
-        descriptor_word(chunk).store(run_descriptor(block_word(BlockKind::kProcess, owner), length));
-        return chunk_offset(chunk);
-      }
-    }
-    chunk += here;
-  }
-  return kNoOffset;
-}
-
-// New chunks behind the last one. Under `growth`. A death before `chunks` is stored leaves pages secured and nothing else.
-Offset BlockAllocator::append_run(std::uint64_t length, OwnerId owner) noexcept {
-  const std::uint64_t chunks = header_->chunks.load();
-  if (length > kMaxChunks - chunks || chunk_offset(chunks + length) > header_->reserved) {
-    return kNoOffset;
-  }
-  const int descriptor = file_.descriptor();
-  const std::uint64_t table_bytes = (chunks + length) * sizeof(std::uint64_t);
-  if (table_bytes > header_->secured_descriptors.load()) {
-    const std::uint64_t pages = (table_bytes + 4095) / 4096 * 4096;
-    if (os::secure_pages(descriptor, kDescriptors, pages) != 0) {
-      return kNoOffset;
-    }
-    header_->secured_descriptors.store(pages);
-  }
-  if (os::secure_pages(descriptor, chunk_offset(chunks), length * kChunkSize) != 0) {
-    return kNoOffset;
-  }
-  FT_CRASH_POINT("blocks.append.secured");
-  descriptor_word(chunks).store(run_descriptor(block_word(BlockKind::kProcess, owner), length));
-  header_->chunks.store(chunks + length);
-  FT_CRASH_POINT("blocks.append.done");
-  return chunk_offset(chunks);
 }
 
 std::atomic<std::uint32_t>* BlockAllocator::small_word_of(Offset block, unsigned* size_class) const noexcept {
@@ -180,12 +128,12 @@ std::atomic<std::uint32_t>* BlockAllocator::small_word_of(Offset block, unsigned
   if (block < kFirstChunk || chunk >= header_->chunks.load()) {
     return nullptr;
   }
-  const std::uint64_t descriptor = descriptor_word(chunk).load();
+  const std::uint64_t descriptor = runs_.descriptor(chunk).load();
   if (!is_split(descriptor)) {
     return nullptr;
   }
   *size_class = class_of(descriptor);
-  const std::uint64_t within = block - chunk_offset(chunk);
+  const std::uint64_t within = block - Runs::offset_of(chunk);
   if (within < first_block(*size_class) || (within - first_block(*size_class)) % class_size(*size_class) != 0) {
     return nullptr;
   }
@@ -199,10 +147,10 @@ std::uint32_t BlockAllocator::word_of(Offset block) const noexcept {
     return word->load();
   }
   const std::uint64_t chunk = (block - kFirstChunk) / kChunkSize;
-  if (block < kFirstChunk || chunk >= header_->chunks.load() || block != chunk_offset(chunk)) {
+  if (block < kFirstChunk || chunk >= header_->chunks.load() || block != Runs::offset_of(chunk)) {
     return 0;
   }
-  const std::uint64_t descriptor = descriptor_word(chunk).load();
+  const std::uint64_t descriptor = runs_.descriptor(chunk).load();
   return is_split(descriptor) ? 0 : run_block_word(descriptor);
 }
 
@@ -212,7 +160,7 @@ void BlockAllocator::set_word(Offset block, std::uint32_t word) noexcept {
     small->store(word);
     return;
   }
-  std::atomic<std::uint64_t>& descriptor = descriptor_word((block - kFirstChunk) / kChunkSize);
+  std::atomic<std::uint64_t>& descriptor = runs_.descriptor((block - kFirstChunk) / kChunkSize);
   descriptor.store(run_descriptor(word, run_length(descriptor.load())));
 }
 
@@ -221,7 +169,7 @@ void BlockAllocator::free(Offset block) noexcept {
   unsigned size_class = 0;
   std::atomic<std::uint32_t>* word = small_word_of(block, &size_class);
   if (word == nullptr) {
-    set_word(block, block_word(BlockKind::kFree));  // neighbours are joined by whoever needs a run next
+    runs_.free((block - kFirstChunk) / kChunkSize);
     return;
   }
   word->store(block_word(BlockKind::kFree));
@@ -238,7 +186,7 @@ std::size_t BlockAllocator::usable_size(Offset block) const noexcept {
   if (small_word_of(block, &size_class) != nullptr) {
     return class_size(size_class);
   }
-  return run_length(descriptor_word((block - kFirstChunk) / kChunkSize).load()) * kChunkSize;
+  return run_length(runs_.descriptor((block - kFirstChunk) / kChunkSize).load()) * kChunkSize;
 }
 
 }  // namespace freethreading::memory

@@ -1,8 +1,8 @@
 // BlockAllocator: blocks of a session's region, each of which says in one word whose it is.
 //
 // Taking a small block is one compare-and-swap of its word, giving it back another: a death in between leaves the word
-// with the dead process in it, and a sweep of the words gives the block back. Runs of chunks and new chunks are made under
-// RegionHeader::growth (a RegionGuard: each step is one store). What this process has freed it tries first (warm pages).
+// with the dead process in it, and a sweep of the words gives the block back. Larger blocks are runs of chunks (runs.hpp).
+// What this process has freed it tries first (warm pages).
 //
 // Thread-safe. Knows nothing of objects or slots.
 #pragma once
@@ -14,6 +14,7 @@
 
 #include "freethreading/place.hpp"
 #include "memory/layout.hpp"
+#include "memory/runs.hpp"
 #include "memory/session_file.hpp"
 
 namespace freethreading::memory {
@@ -21,7 +22,7 @@ namespace freethreading::memory {
 class BlockAllocator {
  public:
   BlockAllocator(Place& place, RegionHeader* header, const SessionFile& file) noexcept
-      : place_(place), header_(header), file_(file) {}
+      : place_(place), header_(header), runs_(place, header, file) {}
 
   // A block of `size` bytes of the kind kProcess, owned by `owner`; kNoOffset: no memory.
   Offset allocate(std::size_t size, OwnerId owner) noexcept;
@@ -31,12 +32,14 @@ class BlockAllocator {
   // The block's word; 0 where `block` is no block's offset.
   [[nodiscard]] std::uint32_t word_of(Offset block) const noexcept;
 
+  [[nodiscard]] Runs& runs() noexcept { return runs_; }
+
   // Calls visit(offset, word, usable bytes) for every block that is not free.
   template <class Visit>
   void for_each(Visit visit) const {
     const std::uint64_t chunks = header_->chunks.load();
     for (std::uint64_t chunk = 0; chunk < chunks;) {
-      const std::uint64_t descriptor = descriptor_word(chunk).load();
+      const std::uint64_t descriptor = runs_.descriptor(chunk).load();
       if (is_split(descriptor)) {
         const unsigned size_class = class_of(descriptor);
         for (std::size_t index = 0; index < blocks_in_chunk(size_class); ++index) {
@@ -45,25 +48,24 @@ class BlockAllocator {
             visit(small_offset(chunk, size_class, index), word, class_size(size_class));
           }
         }
-      } else if (kind_of(run_block_word(descriptor)) != BlockKind::kFree) {
-        visit(chunk_offset(chunk), run_block_word(descriptor), run_length(descriptor) * kChunkSize);
+      } else if (!is_free_run(descriptor)) {
+        visit(Runs::offset_of(chunk), run_block_word(descriptor), run_length(descriptor) * kChunkSize);
       }
-      chunk += run_length(descriptor) == 0 ? 1 : run_length(descriptor);
+      chunk += run_length(descriptor);
     }
   }
 
   // Around a fork: hints are not half written in the child.
   void lock_for_fork() noexcept { acquire(hints_busy_); }
-  void unlock_after_fork() noexcept { hints_busy_.clear(); }
+  void unlock_after_fork(bool in_child) noexcept {
+    if (in_child) {
+      runs_.forget_threads_after_fork();
+    }
+    hints_busy_.clear();
+  }
 
  private:
   static constexpr std::size_t kMaxHints = 256;
-
-  struct Position {
-    std::uint64_t chunk;
-    unsigned size_class;
-    std::size_t index;
-  };
 
   // Blocks of one size that this process believes to be free, and where it looks for more.
   struct Hints {
@@ -71,15 +73,11 @@ class BlockAllocator {
     std::uint64_t scan_chunk = 0;
   };
 
-  [[nodiscard]] std::atomic<std::uint64_t>& descriptor_word(std::uint64_t chunk) const noexcept {
-    return *place_.at<std::atomic<std::uint64_t>>(kDescriptors + chunk * sizeof(std::uint64_t));
-  }
   [[nodiscard]] std::atomic<std::uint32_t>* small_words(std::uint64_t chunk) const noexcept {
-    return place_.at<std::atomic<std::uint32_t>>(chunk_offset(chunk));
+    return place_.at<std::atomic<std::uint32_t>>(Runs::offset_of(chunk));
   }
-  static Offset chunk_offset(std::uint64_t chunk) noexcept { return kFirstChunk + chunk * kChunkSize; }
   static Offset small_offset(std::uint64_t chunk, unsigned size_class, std::size_t index) noexcept {
-    return chunk_offset(chunk) + first_block(size_class) + index * class_size(size_class);
+    return Runs::offset_of(chunk) + first_block(size_class) + index * class_size(size_class);
   }
   static void acquire(std::atomic_flag& flag) noexcept;
 
@@ -87,17 +85,15 @@ class BlockAllocator {
   Offset take_hint(unsigned size_class, OwnerId owner) noexcept;
   bool find_hints(unsigned size_class) noexcept;
   bool split_new_chunk(unsigned size_class, OwnerId owner) noexcept;
-  Offset allocate_run(std::uint64_t length, OwnerId owner) noexcept;
-  Offset take_free_run(std::uint64_t length, OwnerId owner) noexcept;
-  Offset append_run(std::uint64_t length, OwnerId owner) noexcept;
   // Where a small block's word lies; null: the offset is of no small block.
   [[nodiscard]] std::atomic<std::uint32_t>* small_word_of(Offset block, unsigned* size_class) const noexcept;
 
   Place& place_;
   RegionHeader* header_;
-  const SessionFile& file_;
+  Runs runs_;
   std::atomic_flag hints_busy_ = ATOMIC_FLAG_INIT;
   std::array<Hints, kSizeClasses> hints_;  // guarded by hints_busy_
+  std::uint32_t small_allocations_ = 0;    // guarded by hints_busy_
 };
 
 }  // namespace freethreading::memory

@@ -5,8 +5,8 @@
 //   128 KiB    chunk descriptors, one word a chunk (secured as chunks are)
 //   16 MiB     chunks of 256 KiB
 //
-// A chunk is the head of a run (large blocks; the chunks behind the head have no word of their own), or is split into small
-// blocks of one size. Nothing beyond a secured page is ever touched.
+// A chunk is the head of a run, lies inside a run (then its descriptor is 0), or is split into small blocks of one size.
+// No page is touched that is not secured.
 #pragma once
 
 #include <array>
@@ -19,7 +19,7 @@
 namespace freethreading::memory {
 
 inline constexpr std::uint64_t kMagic = 0x66726565'74687264ULL;
-inline constexpr std::uint64_t kLayoutVersion = 2;
+inline constexpr std::uint64_t kLayoutVersion = 3;
 inline constexpr std::uint64_t kChunkSize = std::uint64_t{256} << 10;
 inline constexpr Offset kProcessTable = 4096;
 inline constexpr Offset kDescriptors = Offset{128} << 10;
@@ -38,6 +38,25 @@ struct CountChange {
   std::atomic<Offset> block;
 };
 
+// What is known of the runs beside their descriptors: where free ones may be found, and how many chunks stay warm. All of it
+// is hints, which a death between two stores may leave wrong; Runs::survey() counts again.
+struct RunHints {
+  static constexpr std::size_t kRecent = 512;
+
+  std::atomic<std::uint64_t> freed;         // how often a run became free; counted after its descriptor was stored
+  std::atomic<std::uint64_t> searched_at;   // `freed`, before a survey that did not find
+  std::atomic<std::uint64_t> searched_for;  // as many free chunks in a row; both under `growth`
+  std::atomic<std::uint64_t> taken;         // how often a run was taken
+  std::atomic<std::int64_t> used;           // chunks of runs that are taken
+  std::atomic<std::int64_t> warm;           // chunks of free runs whose pages are secured
+  std::atomic<std::int64_t> peak;           // the most that was used in this period; under `growth`
+  std::atomic<std::int64_t> earlier_peak;   // and in the one before
+  std::atomic<std::int64_t> period_start;   // monotonic time
+  std::atomic<std::uint64_t> period_events;  // runs taken and freed until then
+  std::atomic<std::uint64_t> recent_end;    // how many were ever written to `recent`
+  std::array<std::atomic<std::uint32_t>, kRecent> recent;  // a ring: 1 + the heads of the runs freed last; 0: none
+};
+
 struct RegionHeader {
   std::uint64_t magic;
   std::uint64_t version;
@@ -49,6 +68,7 @@ struct RegionHeader {
   Lock growth;                                    // runs, new chunks
   Lock objects;                                   // which objects are live, and their in_flight
   CountChange change;                             // under `objects`
+  RunHints runs;
 };
 static_assert(sizeof(RegionHeader) <= kProcessTable);
 
@@ -95,18 +115,34 @@ constexpr bool is_election_of(std::uint64_t election, OwnerId swept) noexcept {
 }
 constexpr OwnerId elected(std::uint64_t election) noexcept { return static_cast<OwnerId>(election & kOwnerMask); }
 
-// Whose a block is. Bits 0-21: the OwnerId of kProcess and kCarrier; bits 22-24: the kind. A kCarrier is a process's block
-// that begins with a Carried.
-enum class BlockKind : std::uint32_t { kFree = 0, kProcess = 1, kObject = 2, kLinked = 3, kCarrier = 4 };
+// Whose a block is. Bits 0-21: the OwnerId of kProcess, kCarrier and kBacking; bits 22-24: the kind.
+enum class BlockKind : std::uint32_t {
+  kFree = 0,      // nobody's, secured
+  kProcess = 1,   // a process's
+  kObject = 2,    // an object's
+  kLinked = 3,    // part of a structure
+  kCarrier = 4,   // a process's, and begins with a Carried
+  kUnbacked = 5,  // nobody's; its pages may not exist (runs only)
+  kBacking = 6,   // taken by a process that is securing its pages, or giving them back: nobody touches it (runs only)
+};
 inline constexpr unsigned kKindBits = 3;
 
 constexpr std::uint32_t block_word(BlockKind kind, OwnerId owner = kNobody) noexcept {
   return owner | static_cast<std::uint32_t>(kind) << kOwnerBits;
 }
-constexpr BlockKind kind_of(std::uint32_t word) noexcept { return static_cast<BlockKind>(word >> kOwnerBits & ((1U << kKindBits) - 1)); }
+constexpr BlockKind kind_of(std::uint32_t word) noexcept {
+  return static_cast<BlockKind>(word >> kOwnerBits & ((1U << kKindBits) - 1));
+}
+constexpr bool is_free(std::uint32_t word) noexcept {
+  return kind_of(word) == BlockKind::kFree || kind_of(word) == BlockKind::kUnbacked;
+}
 
 // A chunk's descriptor. Bits 0-24: the block word of a run; bits 25-28: 0, or 1 + the size class of a split chunk; bits
 // 32-63: the run's length in chunks (1 for a split chunk). One store of it is one step of every protocol.
+//
+// Invariant INSIDE: behind the head of a run, and from RegionHeader::chunks on, descriptors are 0. So whoever finds another
+// descriptor has found a head. A 0 that no run covers is a free chunk whose pages may or may not exist: a death in the middle
+// of a cut, or of a growth, leaves such.
 inline constexpr unsigned kClassShift = kOwnerBits + kKindBits;
 constexpr std::uint64_t run_descriptor(std::uint32_t block, std::uint64_t length) noexcept { return block | length << 32; }
 constexpr std::uint64_t split_descriptor(unsigned size_class) noexcept {
@@ -117,7 +153,13 @@ constexpr unsigned class_of(std::uint64_t descriptor) noexcept { return static_c
 constexpr std::uint32_t run_block_word(std::uint64_t descriptor) noexcept {
   return static_cast<std::uint32_t>(descriptor & ((std::uint64_t{1} << kClassShift) - 1));
 }
-constexpr std::uint64_t run_length(std::uint64_t descriptor) noexcept { return descriptor >> 32; }
+constexpr std::uint64_t run_length(std::uint64_t descriptor) noexcept { return descriptor == 0 ? 1 : descriptor >> 32; }
+constexpr bool is_free_run(std::uint64_t descriptor) noexcept {
+  return !is_split(descriptor) && is_free(run_block_word(descriptor));
+}
+constexpr bool is_warm_run(std::uint64_t descriptor) noexcept {
+  return descriptor != 0 && !is_split(descriptor) && kind_of(run_block_word(descriptor)) == BlockKind::kFree;
+}
 
 // Small blocks: 64 bytes to 64 KiB in powers of two. A split chunk begins with a block word for each of its blocks.
 inline constexpr unsigned kSizeClasses = 11;

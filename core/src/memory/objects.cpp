@@ -247,7 +247,8 @@ void Session::recover(OwnerId gone, bool left_cleanly) noexcept {
       FT_CRASH_POINT("session.sweep.carrier");
       drop_carried(block);
       blocks.free(block);
-    } else if (word == block_word(BlockKind::kProcess, gone)) {
+    } else if (word == block_word(BlockKind::kProcess, gone) ||
+               (word == block_word(BlockKind::kBacking, gone) && !is_self(gone))) {  // a thread of ours is at it, or was
       blocks.free(block);
     }
   });

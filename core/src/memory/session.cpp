@@ -318,7 +318,7 @@ void Session::fork_done(bool in_child) noexcept {
     } else {
       state.embryo = kNobody;
     }
-    state.blocks.unlock_after_fork();
+    state.blocks.unlock_after_fork(in_child);
     state.mutex.unlock();
   }
   registry().mutex.unlock();
@@ -334,7 +334,7 @@ void Session::leave() noexcept {
     state_->proxies.clear();
   }
   const Deadline patience = Deadline::after(kLeavePatience);
-  while (state_->ending.load() != 0 && !patience.passed()) {
+  while ((state_->ending.load() != 0 || state_->blocks.runs().is_backing()) && !patience.passed()) {
     std::this_thread::yield();
   }
   if (state_->processes.begin_sweep(self, self, true)) {
@@ -368,10 +368,21 @@ int Session::pid_of(OwnerId owner) const noexcept { return state_->processes.pid
 
 OwnerId Session::owner_of(int pid) const noexcept { return state_->processes.owner_of(pid); }
 
+void Session::trim(bool at_once) noexcept {
+  if (at_once) {
+    state_->blocks.runs().give_back();
+  } else {
+    state_->blocks.runs().end_period();
+  }
+}
+
 SessionUsage Session::usage() noexcept {
   SessionUsage usage{};
   usage.file_bytes = os::allocated_bytes(state_->file.descriptor());
   state_->blocks.for_each([&](Offset /*block*/, std::uint32_t word, std::size_t size) {
+    if (memory::kind_of(word) == memory::BlockKind::kBacking) {
+      return;  // on its way to or from somebody
+    }
     ++usage.blocks;
     usage.block_bytes += size;
     usage.objects += memory::kind_of(word) == memory::BlockKind::kObject ? 1 : 0;

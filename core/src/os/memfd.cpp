@@ -46,6 +46,11 @@ void give_pages_back(int descriptor, std::uint64_t offset, std::uint64_t size) n
                               static_cast<off_t>(size)));
 }
 
+void fault_in(std::byte* address, std::uint64_t size) noexcept {
+  constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, which older headers do not have
+  static_cast<void>(madvise(address, size, kPopulateWrite));
+}
+
 bool read_at(int descriptor, std::uint64_t offset, void* target, std::size_t size) noexcept {
   return pread(descriptor, target, size, static_cast<off_t>(offset)) == static_cast<ssize_t>(size);
 }

@@ -24,6 +24,9 @@ bool memfd_seal_against_shrinking(int descriptor) noexcept;
 [[nodiscard]] int secure_pages(int descriptor, std::uint64_t offset, std::uint64_t size) noexcept;
 // Gives pages back; they read as zero and must be secured again before they are written.
 void give_pages_back(int descriptor, std::uint64_t offset, std::uint64_t size) noexcept;
+// Maps the pages of [address, address + size) into this process at once, where the kernel can (MADV_POPULATE_WRITE, 5.14):
+// cheaper than a fault for each. REQUIRES: they are secured.
+void fault_in(std::byte* address, std::uint64_t size) noexcept;
 // Reads from the file; false: it is shorter, or no file.
 [[nodiscard]] bool read_at(int descriptor, std::uint64_t offset, void* target, std::size_t size) noexcept;
 // Maps `size` bytes of the file, also beyond its end, readable and writable for all that share it. Null: see errno.

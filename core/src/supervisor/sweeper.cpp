@@ -29,12 +29,14 @@ void Sweeper::work() {
     if (!came_.wait_for(lock, kInterval, [this] { return !owners_.empty(); })) {
       lock.unlock();
       session_.sweep();
+      session_.trim();
       continue;
     }
     const OwnerId owner = owners_.front();
     owners_.pop_front();
     lock.unlock();
     static_cast<void>(session_.sweep_process(owner));
+    session_.trim();
   }
 }
 

@@ -1,4 +1,4 @@
-// Sweeper: recovers what dead workers held, in a thread of its own.
+// Sweeper: recovers what dead workers held, and gives idle memory back to the system, in a thread of its own.
 //
 // A sweep waits for locks, and a lock's holder may be stopped (SIGSTOP) for as long as somebody likes. The supervisor's loop
 // shall not wait with it: it must see the program's end.

@@ -74,23 +74,6 @@ TEST_F(BlocksTest, SmallOnesFillAChunkBeforeTheNextIsMade) {
   }
 }
 
-TEST_F(BlocksTest, FreeNeighboursBecomeOneRun) {
-  const Offset first = place().allocate(memory::kChunkSize * 8);
-  place().free(first);
-  const std::size_t before = secured();
-  std::vector<Offset> pieces;
-  for (int i = 0; i < 8; ++i) {
-    pieces.push_back(place().allocate(memory::kChunkSize));
-  }
-  for (const Offset piece : pieces) {
-    place().free(piece);
-  }
-  const Offset again = place().allocate(memory::kChunkSize * 8);
-  EXPECT_EQ(again, first);
-  EXPECT_EQ(secured(), before);
-  place().free(again);
-}
-
 TEST_F(BlocksTest, AMillionOfThemLeaveMemoryFlat) {
   const auto turn = [&](int count) {
     for (int i = 0; i < count; ++i) {

@@ -109,6 +109,63 @@ TEST_F(LimitsTest, AnotherProcessMayGrowWhatThisOneMayNot) {
   });
 }
 
+TEST_F(LimitsTest, WhatWasGivenBackIsNotHadAgainBeyondTheLimit) {
+  expect_success([] {
+    Session& session = new_session();
+    const Offset low = session.allocate(2 * memory::kChunkSize);
+    const Offset high = session.allocate(8 * memory::kChunkSize);
+    session.free_block(high);
+    session.trim(true);
+    const SessionUsage before = session.usage();
+    const auto word = [&] {
+      return session.place().at<std::atomic<std::uint64_t>>(memory::kDescriptors)[2].load();
+    };
+    const std::uint64_t unbacked = word();
+    const rlim_t limit_now = memory::kFirstChunk + 4 * memory::kChunkSize;
+    limit(RLIMIT_FSIZE, limit_now);
+    for (int i = 0; i < 100; ++i) {
+      EXPECT_EQ(session.allocate(8 * memory::kChunkSize), kNoOffset);
+      EXPECT_EQ(session.allocate((100 + static_cast<std::size_t>(i)) * memory::kChunkSize), kNoOffset);
+    }
+    EXPECT_EQ(session.usage().file_bytes, before.file_bytes);
+    EXPECT_EQ(session.usage().blocks, 1U);
+    EXPECT_EQ(memory::kind_of(memory::run_block_word(word())), memory::kind_of(memory::run_block_word(unbacked)));
+    EXPECT_LE(session.place().at<memory::RegionHeader>(0)->chunks.load(), 202U) << "refused ones use address space up";
+    // What lies below the limit can be had, and the rest when the limit is gone.
+    const Offset fits = session.allocate(2 * memory::kChunkSize);
+    ASSERT_EQ(fits, high);
+    std::memset(session.place().at<std::byte>(fits), 1, 2 * memory::kChunkSize);
+    std::memset(session.place().at<std::byte>(low), 1, 2 * memory::kChunkSize);
+    rlimit both{};
+    ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &both), 0);
+    both.rlim_cur = both.rlim_max;
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &both), 0);
+    const Offset rest = session.allocate(6 * memory::kChunkSize);
+    ASSERT_EQ(rest, fits + 2 * memory::kChunkSize);
+    std::memset(session.place().at<std::byte>(rest), 1, 6 * memory::kChunkSize);
+    expect_sound_runs(session);
+  });
+}
+
+TEST_F(LimitsTest, WithoutTheDescriptorOnlyWhatIsWarmIsHad) {
+  expect_success([] {
+    Session& session = new_session();
+    const Offset given_back = session.allocate(8 * memory::kChunkSize);
+    const Offset warm = session.allocate(4 * memory::kChunkSize);
+    session.free_block(given_back);
+    session.trim(true);
+    session.free_block(warm);
+    close(session.descriptor());
+    EXPECT_EQ(session.allocate(8 * memory::kChunkSize), kNoOffset);
+    EXPECT_EQ(session.allocate(4 * memory::kChunkSize), warm);
+    std::memset(session.place().at<std::byte>(warm), 1, 4 * memory::kChunkSize);
+    session.free_block(warm);
+    session.trim(true);  // nothing can be given back: it stays warm
+    EXPECT_EQ(session.allocate(4 * memory::kChunkSize), warm);
+    std::memset(session.place().at<std::byte>(warm), 1, 4 * memory::kChunkSize);
+  });
+}
+
 TEST_F(LimitsTest, ASmallAddressSpaceGetsASmallerRegion) {
   if (kThreadSanitizer || kAddressSanitizer) {
     GTEST_SKIP() << "a sanitizer's shadow takes more address space than any limit";

@@ -8,6 +8,7 @@
 #include <random>
 
 #include "memory/memory_test_support.hpp"
+#include "memory/runs.hpp"
 
 namespace freethreading::testing {
 namespace {
@@ -101,8 +102,9 @@ class MemoryCrashTest : public SessionTest, public ::testing::WithParamInterface
 
   // Comes by every point: the region grows, runs are cut, a child is forked, lost and swept, this process leaves.
   void come_by_all(Board& board) {
-    const std::size_t before = session().usage().file_bytes;
-    while (session().usage().file_bytes == before) {
+    const auto chunks = [] { return place().at<memory::RegionHeader>(0)->chunks.load(); };
+    const std::uint64_t before = chunks();
+    while (chunks() == before) {
       ASSERT_NE(place().allocate(2 * memory::kChunkSize), kNoOffset);
     }
     const Offset run = place().allocate(4 * memory::kChunkSize);
@@ -113,9 +115,29 @@ class MemoryCrashTest : public SessionTest, public ::testing::WithParamInterface
       ASSERT_NE(place().allocate(memory::kLargestSmall), kNoOffset);
     }
     ASSERT_TRUE(use());
+    come_by_trimming();
+    lose_a_child(board, "blocks.run.secured");
     lose_a_child(board, "objects.destroy.elected");
     lose_a_child(board, "");
     session().leave();
+  }
+
+  // Gives a part of a run back, joins neighbours, gives all back and takes it again.
+  static void come_by_trimming() {
+    std::array<Offset, 3> pieces{};
+    for (Offset& piece : pieces) {
+      piece = place().allocate(2 * memory::kChunkSize);
+      ASSERT_NE(piece, kNoOffset);
+    }
+    const Offset run = place().allocate(8 * memory::kChunkSize);
+    place().free(run);
+    // More than stays warm: a hint that may be wrong.
+    place().at<memory::RegionHeader>(0)->runs.warm.store(2 * memory::Runs::kNeverWarmer);
+    for (const Offset piece : pieces) {
+      place().free(piece);
+    }
+    session().trim(true);
+    place().free(place().allocate(8 * memory::kChunkSize));
   }
 
   // A child of the victim dies, at the point named; the victim sweeps it.
@@ -127,6 +149,8 @@ class MemoryCrashTest : public SessionTest, public ::testing::WithParamInterface
       write_letter(publish(session()).handle);  // dies with it in hand
       if (*point != '\0') {
         set_crash_point(point, 1, CrashKind::kExit);
+        session().trim(true);
+        static_cast<void>(place().allocate(3 * memory::kChunkSize));
         session().drop_reference(publish(session()).object);
       }
       _exit(kGrandchildIsLost);
@@ -185,6 +209,8 @@ TEST_P(MemoryCrashTest, TheSurvivorsGoOnAndEverythingComesBack) {
   EXPECT_EQ(references(*shared_.object), 1U);
   EXPECT_EQ(shared_.object->in_flight.load(), 0U);
   EXPECT_EQ(used_slots(session()), 1U) << "slots did not come back";
+  session().trim(true);
+  expect_sound_runs(session());
 }
 
 INSTANTIATE_TEST_SUITE_P(Points, MemoryCrashTest,

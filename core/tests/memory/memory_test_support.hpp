@@ -159,6 +159,32 @@ inline unsigned references(const ObjectHeader& object) {
   return count;
 }
 
+// Behind heads there are no descriptors, and the file has the pages of all runs that are secured and no others. Nobody else is
+// at it.
+inline void expect_sound_runs(Session& session) {
+  const auto* header = session.place().at<memory::RegionHeader>(0);
+  const auto* descriptors = session.place().at<std::atomic<std::uint64_t>>(memory::kDescriptors);
+  std::uint64_t secured = 0;
+  std::uint64_t chunk = 0;
+  while (chunk < header->chunks.load()) {
+    const std::uint64_t word = descriptors[chunk].load();
+    const std::uint64_t length = memory::run_length(word);
+    const memory::BlockKind kind = memory::kind_of(memory::run_block_word(word));
+    EXPECT_NE(kind, memory::BlockKind::kBacking) << chunk;
+    secured += word != 0 && kind != memory::BlockKind::kUnbacked ? length : 0;
+    for (std::uint64_t inside = 1; inside < length; ++inside) {
+      EXPECT_EQ(descriptors[chunk + inside].load(), 0U) << chunk << " + " << inside;
+    }
+    chunk += length;
+  }
+  EXPECT_EQ(chunk, header->chunks.load());
+  for (; chunk < header->secured_descriptors.load() / sizeof(std::uint64_t); ++chunk) {
+    EXPECT_EQ(descriptors[chunk].load(), 0U) << chunk;
+  }
+  EXPECT_EQ(session.usage().file_bytes,
+            memory::kDescriptors + header->secured_descriptors.load() + secured * memory::kChunkSize);
+}
+
 // A published object without a body to speak of.
 struct Published {
   ObjectHeader* object = nullptr;

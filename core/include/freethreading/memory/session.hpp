@@ -1,10 +1,10 @@
 // Session: the nameless region that processes share, its processes, and the objects in it.
 //
 // The region is a memfd, reserved large in address space and grown by secured steps (fallocate before use: a full memory
-// is an error value at the growing call, never a SIGBUS). It has no name in the file system. A process takes part once it
-// has attached (by the descriptor, inherited or handed over) and owns a slot in the process table; the kernel releases the
-// slot's lock when the process dies, and whoever meets the dead slot sweeps it: recovers what it held, frees its blocks,
-// drops its references, and only then lets the slot be used again.
+// is an error value at the growing call, never a SIGBUS); what is idle goes back to the system. It has no name in the file
+// system. A process takes part once it has attached (by the descriptor, inherited or handed over) and owns a slot in the
+// process table; the kernel releases the slot's lock when the process dies, and whoever meets the dead slot sweeps it:
+// recovers what it held, frees its blocks, drops its references, and only then lets the slot be used again.
 //
 // Thread-safe. A process has one Session object per region. Never destroyed while a Place of it is in use.
 #pragma once
@@ -106,6 +106,10 @@ class Session {
   [[nodiscard]] int pid_of(OwnerId owner) const noexcept;
   // The owner with this process id, kNobody when none is attached.
   [[nodiscard]] OwnerId owner_of(int pid) const noexcept;
+
+  // Gives free memory back to the system that nobody has used for some seconds; `at_once`: all that is free. The supervisor
+  // calls it once a second; a look at the clock where there is nothing to do.
+  void trim(bool at_once = false) noexcept;
 
   [[nodiscard]] SessionUsage usage() noexcept;
 
