@@ -16,11 +16,22 @@ struct Segment {
   static constexpr std::uint64_t kCells = 63;
 
   std::atomic<Offset> next;
-  std::uint64_t first;  // number of items put before cells[0]; written before the segment is linked
+  std::uint64_t first;  // number of items put before cells[0]; written before the segment is chained
+  std::uint64_t bytes;  // of their payload, likewise; where the queue has a bound in bytes
   alignas(64) std::array<Message, kCells> cells;
 
   [[nodiscard]] bool holds(std::uint64_t index) const noexcept { return index - first < kCells; }
   [[nodiscard]] Message& cell(std::uint64_t index) noexcept { return cells[index - first]; }
+  // How many cells there are from that of the item on. REQUIRES: holds(index).
+  [[nodiscard]] std::size_t cells_from(std::uint64_t index) const noexcept { return first + kCells - index; }
+  // Bytes of payload put before the item. REQUIRES: first <= index <= first + kCells, and those before it were put.
+  [[nodiscard]] std::uint64_t bytes_before(std::uint64_t index) const noexcept {
+    std::uint64_t sum = bytes;
+    for (std::uint64_t at = 0; at < index - first; ++at) {
+      sum += cells[at].size;
+    }
+    return sum;
+  }
 };
 static_assert(sizeof(Segment) == 4096);
 
@@ -41,8 +52,9 @@ inline constexpr std::uint64_t pack_intent(OwnerId owner, std::uint64_t commit_c
 inline constexpr OwnerId intent_owner(std::uint64_t intent) noexcept {
   return static_cast<OwnerId>(intent & kOwnerMask);
 }
-inline constexpr bool is_committed(std::uint64_t intent, std::uint64_t count) noexcept {
-  return (count << kOwnerBits) == (intent & ~std::uint64_t{kOwnerMask});
+// How many items it is about that the count does not have yet; 0: it was committed, or is not about items.
+inline constexpr std::uint64_t uncommitted(std::uint64_t intent, std::uint64_t count) noexcept {
+  return ((intent & ~std::uint64_t{kOwnerMask}) - (count << kOwnerBits)) >> kOwnerBits;
 }
 
 }  // namespace freethreading

@@ -1,5 +1,5 @@
-// Puts, gets and their waits. Every store here is a step after which a process may die: docs/design/queue.md says what
-// each leaves behind and recovery.cpp mends it.
+// Puts and gets. Every store here is a step after which a process may die: docs/design/queue.md says what each leaves
+// behind and recovery.cpp mends it.
 #include "freethreading/queue/message_queue.hpp"
 
 #include <algorithm>
@@ -26,24 +26,23 @@ WaitContext for_lock(const WaitContext& context) noexcept {
                      context.interruptible);
 }
 
-QueueOutcome of_lock(WaitOutcome outcome) noexcept {
-  return outcome == WaitOutcome::kInterrupted ? QueueOutcome::kInterrupted : QueueOutcome::kTimedOut;
-}
-
 }  // namespace
 
-bool MessageQueue::initialise(Place& /*place*/, std::uint64_t capacity, bool joinable) noexcept {
+bool MessageQueue::initialise(Place& /*place*/, std::uint64_t capacity, bool joinable, std::uint64_t max_bytes) noexcept {
   capacity_.store(capacity, std::memory_order_relaxed);  // nobody uses it yet
+  max_bytes_ = max_bytes;
   not_joinable_ = joinable ? 0 : 1;
   return true;  // the first put makes the first segment
 }
 
 // --- the ends' locks --------------------------------------------------------------------------------------------------
 
+// Short, so that it is inlined: most calls find the lock free.
 bool MessageQueue::lock_briefly(End& end, Place& place) noexcept {
-  if (end.lock.try_lock(place) == WaitOutcome::kReady) {
-    return true;
-  }
+  return end.lock.try_lock(place) == WaitOutcome::kReady || spin_for_lock(end, place);
+}
+
+bool MessageQueue::spin_for_lock(End& end, Place& place) noexcept {
   for (int i = 0; i < kBusySpins; ++i) {
     os::cpu_relax();
     if (!end.lock.is_locked() && end.lock.try_lock(place) == WaitOutcome::kReady) {
@@ -68,34 +67,63 @@ WaitOutcome MessageQueue::lock_and_repair(End& end, Place& place, const WaitCont
   return WaitOutcome::kReady;
 }
 
+// kDone: locked, and mended where its holder was dead; else the outcome of a wait.
+QueueOutcome MessageQueue::lock_end(End& end, Place& place, const WaitContext& context) noexcept {
+  if (lock_briefly(end, place)) {
+    return QueueOutcome::kDone;
+  }
+  switch (lock_and_repair(end, place, context)) {
+    case WaitOutcome::kReady:
+      return QueueOutcome::kDone;
+    case WaitOutcome::kInterrupted:
+      return QueueOutcome::kInterrupted;
+    default:
+      return QueueOutcome::kTimedOut;
+  }
+}
+
 // Meets whoever holds the end, so that a dead holder is found.
 QueueOutcome MessageQueue::settle(End& end, Place& place, const WaitContext& context) noexcept {
   if (!end.lock.is_locked()) {
     return QueueOutcome::kDone;
   }
-  const WaitOutcome outcome = lock_and_repair(end, place, context);
-  if (outcome != WaitOutcome::kReady) {
-    return of_lock(outcome);
+  const QueueOutcome outcome = lock_end(end, place, context);
+  if (outcome == QueueOutcome::kDone) {
+    static_cast<void>(end.lock.unlock(place));
   }
-  static_cast<void>(end.lock.unlock(place));
-  return QueueOutcome::kDone;
+  return outcome;
+}
+
+// True: the end's holder was dead, and what it left was mended. Makes system calls.
+bool MessageQueue::mend_if_dead(End& end, Place& place, const WaitContext& context) noexcept {
+  const OwnerId holder = end.lock.owner();
+  return holder != kNobody && place.liveness(holder) != Liveness::kAlive &&
+         settle(end, place, context) == QueueOutcome::kDone;
 }
 
 // --- put --------------------------------------------------------------------------------------------------------------
 
+// Reads the consumers' count again: whether there is room for the item number `index` now.
+bool MessageQueue::refresh_capacity(std::uint64_t index, std::uint64_t bound) noexcept {
+  // sync: COMMIT (acquire): pairs with get_locked
+  tail_.seen = head_.count.load(std::memory_order_acquire);
+  return index - tail_.seen < bound;
+}
+
 QueueOutcome MessageQueue::put_locked(Place& place, const Message& message) noexcept {
+  if (!message.is_inline() || max_bytes_ != 0) {
+    std::size_t put = 0;
+    return put_many_locked(place, {&message, 1}, put);
+  }
+  // The same for the most frequent put.
   // Relaxed: written under this lock.
   if (shut_down_.load(std::memory_order_relaxed) != kOpen) {
     return QueueOutcome::kShutDown;
   }
   const std::uint64_t index = tail_.count.load(std::memory_order_relaxed);
   const std::uint64_t bound = capacity();
-  if (bound != 0 && index - tail_.seen >= bound) {
-    // sync: COMMIT (acquire): pairs with get_locked
-    tail_.seen = head_.count.load(std::memory_order_acquire);
-    if (index - tail_.seen >= bound) {
-      return QueueOutcome::kFull;
-    }
+  if (bound != 0 && index - tail_.seen >= bound && !refresh_capacity(index, bound)) {
+    return QueueOutcome::kFull;
   }
   const Offset last = tail_.segment.load(std::memory_order_relaxed);
   Segment* segment = last == kNoOffset ? nullptr : place.at<Segment>(last);
@@ -107,31 +135,17 @@ QueueOutcome MessageQueue::put_locked(Place& place, const Message& message) noex
   }
   copy_message(segment->cell(index), message);
   FT_CRASH_POINT("queue.put.written");
-  if (message.is_inline()) {
-    // sync: PUBLISH (release): the cell; pairs with get_locked
-    tail_.count.store(index + 1, std::memory_order_release);
-    FT_CRASH_POINT("queue.put.published");
-    return QueueOutcome::kDone;
-  }
-  // sync: INTENT (release): the cell before the intent before the change; pairs with QueueRecovery
-  tail_.intent.store(pack_intent(place.self(), index + 1), std::memory_order_release);
-  FT_CRASH_POINT("queue.put.intent");
-  place.link(message.block);
-  FT_CRASH_POINT("queue.put.linked");
-  // sync: PUBLISH (release): the cell and its block; pairs with get_locked
+  // sync: PUBLISH (release): the cell; pairs with get_locked
   tail_.count.store(index + 1, std::memory_order_release);
-  FT_CRASH_POINT("queue.put.block_published");
-  // sync: INTENT (release): after the commit
-  tail_.intent.store(0, std::memory_order_release);
-  FT_CRASH_POINT("queue.put.cleared");
+  FT_CRASH_POINT("queue.put.published");
   return QueueOutcome::kDone;
 }
 
-QueueOutcome MessageQueue::finish_put(Place& place, QueueOutcome outcome) noexcept {
+QueueOutcome MessageQueue::finish_put(Place& place, QueueOutcome outcome, std::size_t put) noexcept {
   static_cast<void>(tail_.lock.unlock(place));
-  if (outcome == QueueOutcome::kDone) {
+  if (put != 0) {
     FT_CRASH_POINT("queue.put.unlocked");
-    Gate(not_empty_).notify_one(place);
+    Gate(not_empty_).notify_some(place, put);
   }
   return outcome;
 }
@@ -141,44 +155,46 @@ QueueOutcome MessageQueue::try_put(Place& place, const Message& message) noexcep
     return QueueOutcome::kBusy;
   }
   FT_CRASH_POINT("queue.put.locked");
-  return finish_put(place, put_locked(place, message));
+  const QueueOutcome outcome = put_locked(place, message);
+  return finish_put(place, outcome, outcome == QueueOutcome::kDone ? 1 : 0);
 }
 
 QueueOutcome MessageQueue::put_until(Place& place, const Message& message, WaitContext& context) noexcept {
   for (;;) {
-    QueueOutcome outcome = try_put(place, message);
-    if (outcome == QueueOutcome::kBusy) {
-      const WaitOutcome locked = lock_and_repair(tail_, place, context);
-      if (locked != WaitOutcome::kReady) {
-        return of_lock(locked);
-      }
-      outcome = finish_put(place, put_locked(place, message));
+    QueueOutcome outcome = lock_end(tail_, place, context);
+    if (outcome == QueueOutcome::kDone) {
+      FT_CRASH_POINT("queue.put.locked");
+      outcome = put_locked(place, message);
+      outcome = finish_put(place, outcome, outcome == QueueOutcome::kDone ? 1 : 0);
     }
     if (outcome != QueueOutcome::kFull) {
       return outcome;
     }
-    const QueueOutcome waited = wait_not_full(place, context);
-    if (waited != QueueOutcome::kDone) {
-      return waited;
+    outcome = wait_not_full(place, context, message.size);
+    if (outcome != QueueOutcome::kDone) {
+      return outcome;
     }
   }
 }
 
 // --- get --------------------------------------------------------------------------------------------------------------
 
-QueueOutcome MessageQueue::get_locked(Place& place, Message& out, TakeNote* note, bool draining) noexcept {
+// Takes one run: as many items of one segment as `out` has room for.
+template <std::size_t kExtent>
+MessageQueue::Taken MessageQueue::get_locked(Place& place, std::span<Message, kExtent> out, TakeNote* note,
+                                             bool draining) noexcept {
   // sync: SHUT_DOWN (acquire): puts that came before it; pairs with shut_down
   const std::uint32_t shutdown = shut_down_.load(std::memory_order_acquire);
   if (shutdown == kImmediate && !draining) {
-    return QueueOutcome::kShutDown;
+    return {QueueOutcome::kShutDown};
   }
   // Relaxed: written under this lock.
   const std::uint64_t index = head_.count.load(std::memory_order_relaxed);
-  if (index == head_.seen) {
-    // sync: PUBLISH (acquire): pairs with put_locked
+  if (head_.seen - index < out.size()) {
+    // sync: PUBLISH (acquire): pairs with put_run
     head_.seen = tail_.count.load(std::memory_order_acquire);
     if (index == head_.seen) {
-      return shutdown != kOpen ? QueueOutcome::kShutDown : QueueOutcome::kEmpty;
+      return {shutdown != kOpen ? QueueOutcome::kShutDown : QueueOutcome::kEmpty};
     }
   }
   QueueRecovery recovery{*this, place};
@@ -186,42 +202,55 @@ QueueOutcome MessageQueue::get_locked(Place& place, Message& out, TakeNote* note
   if (!segment->holds(index)) {
     segment = recovery.advance(segment, index);
   }
-  const Message& cell = segment->cell(index);
-  copy_message(out, cell);
-  const std::uint64_t sequence = index + 1;
+  std::span<Message, kExtent> run = out;
+  if constexpr (kExtent == std::dynamic_extent) {
+    run = out.first(std::min({out.size(), head_.seen - index, segment->cells_from(index)}));
+  }
+  for (std::size_t i = 0; i < run.size(); ++i) {
+    copy_message(run[i], segment->cell(index + i));
+  }
+  const std::uint64_t count = index + run.size();
   if (!place.shared()) {
     if (note != nullptr) {
-      recovery.write_note(*note, out, sequence);
+      recovery.write_note(*note, run.front(), count);
     }
-    // sync: COMMIT (release): the cell was read; pairs with put_locked
-    head_.count.store(sequence, std::memory_order_release);
-    return QueueOutcome::kDone;
+    // sync: COMMIT (release): the cells were read; pairs with refresh_capacity
+    head_.count.store(count, std::memory_order_release);
+    if (max_bytes_ != 0) {
+      count_taken_bytes(run);
+    }
+    return {QueueOutcome::kDone, run.size()};
   }
   OwedRecord* record = nullptr;
   if (not_joinable_ == 0) {
     record = OwedLedger{*this, place}.claim();
     if (record == nullptr && !draining) {
-      return QueueOutcome::kNoMemory;
+      return {QueueOutcome::kNoMemory};
     }
   }
   // Relaxed: INTENT publishes them.
-  const std::uint64_t owed = record != nullptr ? record->takes.load(std::memory_order_relaxed) + 1 : 0;
+  const std::uint64_t owed = record != nullptr ? record->takes.load(std::memory_order_relaxed) + run.size() : 0;
   head_.intent_owed.store(owed, std::memory_order_relaxed);
   head_.intent_note.store(note != nullptr ? place.offset_of(note) : kNoOffset, std::memory_order_relaxed);
   // sync: INTENT (release): what it is about before the intent before the change; pairs with QueueRecovery
-  head_.intent.store(pack_intent(place.self(), sequence), std::memory_order_release);
+  head_.intent.store(pack_intent(place.self(), count), std::memory_order_release);
   FT_CRASH_POINT("queue.get.intent");
   if (note != nullptr) {
-    recovery.write_note(*note, out, sequence);
+    recovery.write_note(*note, run.front(), count);
     FT_CRASH_POINT("queue.get.noted");
   }
-  if (!out.is_inline()) {
-    adopt(place, out);
-    FT_CRASH_POINT("queue.get.adopted");
+  for (const Message& message : run) {
+    if (!message.is_inline()) {
+      adopt(place, message);
+      FT_CRASH_POINT("queue.get.adopted");
+    }
   }
-  // sync: COMMIT (release): the cell was read, the block is the taker's; pairs with put_locked
-  head_.count.store(sequence, std::memory_order_release);
+  // sync: COMMIT (release): the cells were read, the blocks are the taker's; pairs with refresh_capacity
+  head_.count.store(count, std::memory_order_release);
   FT_CRASH_POINT("queue.get.committed");
+  if (max_bytes_ != 0) {
+    count_taken_bytes(run);
+  }
   if (record != nullptr) {
     // sync: OWED (release): after the commit; pairs with OwedLedger::find_dead
     record->takes.store(owed, std::memory_order_release);
@@ -230,16 +259,23 @@ QueueOutcome MessageQueue::get_locked(Place& place, Message& out, TakeNote* note
   // sync: INTENT (release): after the commit
   head_.intent.store(0, std::memory_order_release);
   FT_CRASH_POINT("queue.get.cleared");
-  return QueueOutcome::kDone;
+  return {QueueOutcome::kDone, run.size()};
 }
 
-QueueOutcome MessageQueue::finish_get(Place& place, QueueOutcome outcome) noexcept {
+template MessageQueue::Taken MessageQueue::get_locked(Place&, std::span<Message, 1>, TakeNote*, bool) noexcept;
+template MessageQueue::Taken MessageQueue::get_locked(Place&, std::span<Message>, TakeNote*, bool) noexcept;
+
+QueueOutcome MessageQueue::finish_get(Place& place, Taken taken) noexcept {
   static_cast<void>(head_.lock.unlock(place));
-  if (outcome == QueueOutcome::kDone && capacity() != 0) {
+  if (taken.count != 0 && has_bound()) {
     FT_CRASH_POINT("queue.get.unlocked");
-    Gate(not_full_).notify_one(place);
+    if (max_bytes_ != 0) {
+      QueueRecovery{*this, place}.wake_producers();
+    } else {
+      Gate(not_full_).notify_some(place, taken.count);
+    }
   }
-  return outcome;
+  return taken.outcome;
 }
 
 QueueOutcome MessageQueue::try_get(Place& place, Message& out, TakeNote* note) noexcept {
@@ -247,166 +283,24 @@ QueueOutcome MessageQueue::try_get(Place& place, Message& out, TakeNote* note) n
     return QueueOutcome::kBusy;
   }
   FT_CRASH_POINT("queue.get.locked");
-  return finish_get(place, get_locked(place, out, note, false));
+  return finish_get(place, get_locked(place, std::span<Message, 1>(&out, 1), note, false));
 }
 
 QueueOutcome MessageQueue::get_until(Place& place, Message& out, WaitContext& context, TakeNote* note) noexcept {
   for (;;) {
-    QueueOutcome outcome = try_get(place, out, note);
-    if (outcome == QueueOutcome::kBusy) {
-      const WaitOutcome locked = lock_and_repair(head_, place, context);
-      if (locked != WaitOutcome::kReady) {
-        return of_lock(locked);
-      }
-      outcome = finish_get(place, get_locked(place, out, note, false));
+    QueueOutcome outcome = lock_end(head_, place, context);
+    if (outcome == QueueOutcome::kDone) {
+      FT_CRASH_POINT("queue.get.locked");
+      outcome = finish_get(place, get_locked(place, std::span<Message, 1>(&out, 1), note, false));
     }
     if (outcome != QueueOutcome::kEmpty) {
       return outcome;
     }
-    const QueueOutcome waited = wait_not_empty(place, context);
-    if (waited != QueueOutcome::kDone) {
-      return waited;
-    }
-  }
-}
-
-// --- waits ------------------------------------------------------------------------------------------------------------
-
-QueueOutcome MessageQueue::wait_not_full(Place& place, WaitContext& context) noexcept {
-  for (;;) {
-    Gate gate(not_full_);
-    const std::uint32_t token = gate.prepare();
-    if (is_shut_down()) {
-      return QueueOutcome::kShutDown;
-    }
-    if (!full()) {
-      return settle(tail_, place, context);
-    }
-    if (context.deadline.passed()) {
-      return QueueOutcome::kTimedOut;
-    }
-    if (gate.wait(place, token, context) == WaitOutcome::kInterrupted) {
-      return QueueOutcome::kInterrupted;
-    }
-  }
-}
-
-QueueOutcome MessageQueue::wait_not_empty(Place& place, WaitContext& context) noexcept {
-  return wait_not_empty(place, context, wake_epoch());
-}
-
-QueueOutcome MessageQueue::wait_not_empty(Place& place, WaitContext& context, std::uint32_t epoch) noexcept {
-  for (;;) {
-    Gate gate(not_empty_);
-    const std::uint32_t token = gate.prepare();
-    // sync: SHUT_DOWN (acquire): puts that came before it are seen by size(); pairs with shut_down
-    const std::uint32_t shutdown = shut_down_.load(std::memory_order_acquire);
-    if (shutdown == kImmediate) {
-      return QueueOutcome::kShutDown;
-    }
-    if (size() != 0) {
-      return settle(head_, place, context);
-    }
-    if (shutdown != kOpen) {
-      return QueueOutcome::kShutDown;
-    }
-    if (wake_epoch() != epoch) {
-      return QueueOutcome::kDone;
-    }
-    if (context.deadline.passed()) {
-      return QueueOutcome::kTimedOut;
-    }
-    if (gate.wait(place, token, context) == WaitOutcome::kInterrupted) {
-      return QueueOutcome::kInterrupted;
-    }
-  }
-}
-
-void MessageQueue::wake_consumers(Place& place) noexcept {
-  wakes_.fetch_add(1);
-  Gate(not_empty_).notify_all(place);
-}
-
-std::uint32_t MessageQueue::wake_epoch() const noexcept { return wakes_.load(); }
-
-// --- state ------------------------------------------------------------------------------------------------------------
-
-std::uint64_t MessageQueue::size() const noexcept {
-  // The head first: it never passes the tail, so the difference is never negative.
-  const std::uint64_t taken = head_.count.load();
-  return tail_.count.load() - taken;
-}
-
-bool MessageQueue::full() const noexcept {
-  const std::uint64_t bound = capacity();
-  return bound != 0 && size() >= bound;
-}
-
-void MessageQueue::set_capacity(Place& place, std::uint64_t capacity) noexcept {
-  // A getter that still reads "no bound" wakes nobody: a producer that begins to wait meanwhile looks again after a slice.
-  capacity_.store(capacity);
-  Gate(not_full_).notify_all(place);
-}
-
-std::uint64_t MessageQueue::taken() const noexcept { return head_.count.load(); }
-
-bool MessageQueue::was_taken(const TakeNote& note) const noexcept {
-  // The count first: where the take was undone, the note was wiped before anybody else could take the item.
-  const std::uint64_t count = taken();
-  const std::uint64_t sequence = note.sequence.load();
-  return sequence != 0 && sequence <= count;
-}
-
-bool MessageQueue::is_shut_down() const noexcept { return shut_down_.load() != kOpen; }
-
-void MessageQueue::shut_down(Place& place, bool immediate) noexcept {
-  WaitContext forever{Deadline::never()};
-  static_cast<void>(lock_and_repair(tail_, place, forever));
-  const std::uint32_t asked = immediate && place.shared() ? kImmediate : kDrains;
-  // sync: SHUT_DOWN (release): the puts before it; pairs with get_locked and wait_not_empty
-  shut_down_.store(std::max(asked, shut_down_.load(std::memory_order_relaxed)), std::memory_order_release);
-  FT_CRASH_POINT("queue.shut_down.stored");
-  static_cast<void>(tail_.lock.unlock(place));
-  Gate(not_empty_).notify_all(place);
-  Gate(not_full_).notify_all(place);
-  FT_CRASH_POINT("queue.shut_down.woken");
-  if (asked == kImmediate) {
-    drain(place);
-  }
-  Gate(join_gate_).notify_all(place);
-}
-
-// Takes and finishes what an immediate shutdown left. Several may do so at once.
-void MessageQueue::drain(Place& place) noexcept {
-  for (;;) {
-    Message message;
-    WaitContext forever{Deadline::never()};
-    static_cast<void>(lock_and_repair(head_, place, forever));
-    const QueueOutcome outcome = get_locked(place, message, nullptr, true);
-    static_cast<void>(head_.lock.unlock(place));
+    outcome = wait_not_empty(place, context);
     if (outcome != QueueOutcome::kDone) {
-      return;
-    }
-    static_cast<void>(task_done(place));
-    FT_CRASH_POINT("queue.drain.finished");
-    discard(place, message);
-  }
-}
-
-int MessageQueue::visit(Place& place, Visitor visitor, void* context) const noexcept {
-  // Relaxed: the caller has stopped everybody else.
-  const std::uint64_t end = tail_.count.load(std::memory_order_relaxed);
-  Segment* segment = place.at<Segment>(head_.segment.load(std::memory_order_relaxed));
-  for (std::uint64_t index = head_.count.load(std::memory_order_relaxed); index != end; ++index) {
-    if (!segment->holds(index)) {
-      segment = place.at<Segment>(segment->next.load(std::memory_order_relaxed));
-    }
-    const int result = visitor(context, segment->cell(index));
-    if (result != 0) {
-      return result;
+      return outcome;
     }
   }
-  return 0;
 }
 
 }  // namespace freethreading

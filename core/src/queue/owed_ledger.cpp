@@ -200,10 +200,7 @@ WaitOutcome MessageQueue::join_until(Place& place, WaitContext& context, OwnerId
         drain(place);  // whoever shut it down died on the way
         continue;
       }
-      const OwnerId holder = head_.lock.owner();
-      if (holder != kNobody && place.liveness(holder) != Liveness::kAlive) {
-        static_cast<void>(settle(head_, place, context));
-      }
+      static_cast<void>(mend_if_dead(head_, place, context));
       dead = OwedLedger{*this, place}.find_dead();
       if (dead != kNobody) {
         return WaitOutcome::kOwnerDied;

@@ -27,6 +27,7 @@ Segment* QueueRecovery::extend(Segment* last, std::uint64_t index) noexcept {
   // Relaxed: nobody else can reach it yet.
   segment->next.store(kNoOffset, std::memory_order_relaxed);
   segment->first = index;
+  segment->bytes = tail.bytes.load(std::memory_order_relaxed);
   // sync: CHAIN (release): the segment's head; pairs with advance and repair_tail
   (last == nullptr ? queue.head_.segment : last->next).store(block, std::memory_order_release);
   FT_CRASH_POINT("queue.extend.chained");
@@ -130,19 +131,29 @@ void QueueRecovery::repair_tail() noexcept {
   Gate(queue.not_empty_).notify_one(place);
   const std::uint64_t intent = tail.intent.load(std::memory_order_relaxed);
   const std::uint64_t count = tail.count.load(std::memory_order_relaxed);
-  if (intent == 0 || is_committed(intent, count)) {
-    // sync: INTENT (release): after the repair; pairs with settle_dead
-    tail.intent.store(0, std::memory_order_release);
-    return;
+  count_bytes(tail, count);
+  const std::uint64_t undone = intent == 0 ? 0 : uncommitted(intent, count);
+  // The run never was: its blocks become this process's, so that from here on either this process frees them or its death.
+  for (std::uint64_t index = count; index != count + undone; ++index) {
+    adopt(place, place.at<Segment>(last)->cell(index));
+    FT_CRASH_POINT("queue.repair.put_adopted");
   }
-  // The put never was: its block becomes this process's, so that from here on either this process frees it or its death.
-  Message message = place.at<Segment>(last)->cell(count);
-  adopt(place, message);
-  FT_CRASH_POINT("queue.repair.put_adopted");
-  // sync: INTENT (release): the block has an owner; pairs with a repair of this repair
+  // sync: INTENT (release): the blocks have an owner; pairs with a repair of this repair, and with settle_dead
   tail.intent.store(0, std::memory_order_release);
-  FT_CRASH_POINT("queue.repair.put_cleared");
-  discard(place, message);
+  for (std::uint64_t index = count; index != count + undone; ++index) {
+    FT_CRASH_POINT("queue.repair.put_cleared");
+    Message message = place.at<Segment>(last)->cell(index);
+    discard(place, message);
+  }
+}
+
+// What an end counts is made anew from the cells (queue.md).
+void QueueRecovery::count_bytes(MessageQueue::End& end, std::uint64_t count) noexcept {
+  const Offset segment = end.segment.load(std::memory_order_relaxed);
+  if (queue.max_bytes_ != 0 && segment != kNoOffset) {
+    // sync: BYTES (release): never before the end's count; pairs with waiting_bytes
+    end.bytes.store(place.at<Segment>(segment)->bytes_before(count), std::memory_order_release);
+  }
 }
 
 void QueueRecovery::repair_head() noexcept {
@@ -153,25 +164,29 @@ void QueueRecovery::repair_head() noexcept {
   }
   OwedLedger ledger{queue, place};
   ledger.link_blocks();
-  // The dead one may have made room without waking anybody.
-  Gate(queue.not_full_).notify_one(place);
   const std::uint64_t intent = head.intent.load(std::memory_order_relaxed);
+  const std::uint64_t count = head.count.load(std::memory_order_relaxed);
+  count_bytes(head, count);
+  // The dead one may have made room without waking anybody.
+  wake_producers();
   if (intent == 0) {
     return;
   }
-  const std::uint64_t count = head.count.load(std::memory_order_relaxed);
   const std::uint64_t owed = head.intent_owed.load(std::memory_order_relaxed);
-  if (is_committed(intent, count)) {
+  const std::uint64_t undone = uncommitted(intent, count);
+  if (undone == 0) {
     if (owed != 0) {
       ledger.set_takes(intent_owner(intent), owed);
     }
     FT_CRASH_POINT("queue.repair.get_owed");
   } else {
-    // The take never was: the item is at the head still, and its block the queue's again.
-    const Segment* segment = place.at<Segment>(head.segment.load(std::memory_order_relaxed));
-    if (const Message& message = segment->cells[count - segment->first]; !message.is_inline()) {
-      place.link(message.block);
-      FT_CRASH_POINT("queue.repair.get_linked");
+    // The take never was: the items are at the head still, and their blocks the queue's again.
+    auto* segment = place.at<Segment>(head.segment.load(std::memory_order_relaxed));
+    for (std::uint64_t index = count; index != count + undone; ++index) {
+      if (const Message& message = segment->cell(index); !message.is_inline()) {
+        place.link(message.block);
+        FT_CRASH_POINT("queue.repair.get_linked");
+      }
     }
     if (const Offset note = head.intent_note.load(std::memory_order_relaxed); note != kNoOffset) {
       std::uint64_t noted = count + 1;
@@ -181,6 +196,12 @@ void QueueRecovery::repair_head() noexcept {
   }
   // sync: INTENT (release): after the repair; pairs with settle_dead
   head.intent.store(0, std::memory_order_release);
+}
+
+void QueueRecovery::wake_producers() noexcept {
+  Gate gate(queue.not_full_);
+  // Where room is in bytes, the first one's item may be too large for what another's fits into.
+  queue.max_bytes_ != 0 ? gate.notify_all(place) : gate.notify_one(place);
 }
 
 void QueueRecovery::settle_dead(MessageQueue::End& end, OwnerId dead) noexcept {
@@ -208,8 +229,8 @@ void MessageQueue::sweep(Place& place, OwnerId dead) noexcept {
   if (size() != 0) {
     Gate(not_empty_).notify_one(place);
   }
-  if (capacity() != 0 && !full()) {
-    Gate(not_full_).notify_one(place);
+  if (has_bound() && !full()) {
+    recovery.wake_producers();
   }
   Gate(join_gate_).notify_all(place);
 }

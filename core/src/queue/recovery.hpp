@@ -22,6 +22,8 @@ struct QueueRecovery {
   // Finishes or undoes what the end's last holder was doing. REQUIRES: its lock held, taken over from a dead holder.
   // Runs again, from its start, when its caller dies in it.
   void repair(MessageQueue::End& end) noexcept;
+  // A producer has room, or may have.
+  void wake_producers() noexcept;
   // Makes sure that nothing of `dead` is left undecided at `end`.
   void settle_dead(MessageQueue::End& end, OwnerId dead) noexcept;
 
@@ -29,6 +31,7 @@ struct QueueRecovery {
   [[nodiscard]] bool keep_as_spare(Offset segment) noexcept;
   void repair_tail() noexcept;
   void repair_head() noexcept;
+  void count_bytes(MessageQueue::End& end, std::uint64_t count) noexcept;
 };
 
 }  // namespace freethreading

@@ -1,7 +1,5 @@
 #include "sync/gate.hpp"
 
-#include <limits>
-
 #include "freethreading/crash_point.hpp"
 #include "os/futex.hpp"
 #include "sync/parking.hpp"
@@ -80,7 +78,7 @@ bool Gate::spin(std::uint32_t epoch) noexcept {
   return true;
 }
 
-void Gate::notify(Place& place, bool all) noexcept {
+void Gate::notify(Place& place, int count) noexcept {
   // Orders the caller's change before the look at the word.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   std::uint32_t word = word_.load();
@@ -90,7 +88,7 @@ void Gate::notify(Place& place, bool all) noexcept {
       return;
     }
     next = (word & ~(kSpinner | kWatched)) + kEpochStep;
-    if (all) {
+    if (count == kAll) {
       next &= ~kSleepers;
     }
   } while (!word_.compare_exchange_weak(word, next));
@@ -98,15 +96,14 @@ void Gate::notify(Place& place, bool all) noexcept {
   if ((word & kSleepers) == 0) {
     return;
   }
-  if (all) {
-    os::futex_wake(word_, std::numeric_limits<int>::max(), place.shared());
+  if (count == kAll) {
+    os::futex_wake(word_, kAll, place.shared());
     return;
   }
-  if ((word & kSpinner) != 0) {
-    return;  // the spinner goes on; a second notification finds the bit cleared and wakes a sleeper
-  }
-  if (os::futex_wake(word_, 1, place.shared()) == 0) {
-    // Nobody slept. Whoever has prepared since has changed the word.
+  // The spinner, if any, goes on; a further notification finds the bit cleared and wakes a sleeper.
+  const int wanted = count - ((word & kSpinner) != 0 ? 1 : 0);
+  if (wanted != 0 && os::futex_wake(word_, wanted, place.shared()) < wanted) {
+    // Nobody sleeps any more. Whoever has prepared since has changed the word.
     word_.compare_exchange_strong(next, next & ~kSleepers);
   }
 }

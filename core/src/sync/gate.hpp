@@ -18,7 +18,9 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "freethreading/place.hpp"
 #include "freethreading/wait.hpp"
@@ -34,11 +36,15 @@ class Gate {
   // Waits for a notification since prepare(). kReady: look again (also now and then without one); kTimedOut;
   // kInterrupted.
   WaitOutcome wait(Place& place, std::uint32_t token, WaitContext& context) noexcept;
-  void notify_one(Place& place) noexcept { notify(place, false); }
-  void notify_all(Place& place) noexcept { notify(place, true); }
+  void notify_one(Place& place) noexcept { notify(place, 1); }
+  // Wakes up to `count` waiters, with one system call at most. REQUIRES: count > 0.
+  void notify_some(Place& place, std::size_t count) noexcept { notify(place, count < kAll ? static_cast<int>(count) : kAll); }
+  void notify_all(Place& place) noexcept { notify(place, kAll); }
 
  private:
-  void notify(Place& place, bool all) noexcept;
+  static constexpr int kAll = std::numeric_limits<int>::max();
+
+  void notify(Place& place, int count) noexcept;
   [[nodiscard]] bool spin(std::uint32_t epoch) noexcept;
 
   std::atomic<std::uint32_t>& word_;

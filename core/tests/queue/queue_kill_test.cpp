@@ -1,5 +1,5 @@
 // Producers and consumers are killed at random instants, over and over. What the survivors see adds up: no item twice, none
-// torn, none lost but the one that a killed consumer had in hand. FT_TEST_SEED repeats a run.
+// torn, none lost but what a killed consumer had in hand. FT_TEST_SEED repeats a run.
 #include <array>
 #include <random>
 #include <thread>
@@ -27,7 +27,13 @@ struct KillBoard {
   std::array<std::array<std::atomic<std::uint8_t>, kItemsEach>, kIncarnations> seen;
 };
 
-class QueueKillTest : public WatchedTest, public ::testing::WithParamInterface<std::uint64_t> {
+struct KillCase {
+  std::uint64_t capacity;
+  std::uint64_t max_bytes;
+  std::size_t batch;  // so many are put, and taken at most, at once
+};
+
+class QueueKillTest : public WatchedTest, public ::testing::WithParamInterface<KillCase> {
  protected:
   struct Child {
     pid_t pid;
@@ -51,31 +57,34 @@ class QueueKillTest : public WatchedTest, public ::testing::WithParamInterface<s
 
   void produce(std::size_t incarnation) {
     const std::uint64_t start = board_->round;
-    for (std::uint64_t i = 1; !board_->stop; ++i) {
-      while (i > (board_->round - start + 1) * kItemsARound && !board_->stop) {
+    const std::size_t batch = GetParam().batch;
+    for (std::uint64_t i = 0; !board_->stop; i += batch) {
+      while (i + batch > (board_->round - start + 1) * kItemsARound && !board_->stop) {
         std::this_thread::yield();
       }
-      if (put(*queue_, place(), incarnation * kItemsEach + i, 60 * kSecond) != QueueOutcome::kDone) {
+      const std::uint64_t first = incarnation * kItemsEach + i + 1;
+      if (batch == 1 ? put(*queue_, place(), first, 60 * kSecond) != QueueOutcome::kDone
+                     : put_many(*queue_, place(), first, batch, 60 * kSecond) != batch) {
         return;
       }
-      board_->acked[incarnation] = i;
+      board_->acked[incarnation] = i + batch;
     }
   }
 
   void consume() {
     for (;;) {
-      Message message;
-      WaitContext context(Deadline::after(60 * kSecond));
-      if (queue_->get_until(place(), message, context) != QueueOutcome::kDone) {
+      const std::vector<std::uint64_t> items = get_many(*queue_, place(), GetParam().batch, 60 * kSecond);
+      if (items.empty()) {
         return;
       }
-      const std::uint64_t item = open_item(place(), message);
-      if (item == 0) {
-        ++board_->torn;
-      } else {
-        ++board_->seen[item / kItemsEach][item % kItemsEach];
+      for (const std::uint64_t item : items) {
+        if (item == 0) {
+          ++board_->torn;
+        } else {
+          ++board_->seen[item / kItemsEach][item % kItemsEach];
+        }
+        ++board_->progress;
       }
-      ++board_->progress;
     }
   }
 
@@ -108,7 +117,8 @@ TEST_P(QueueKillTest, TheSurvivorsAccountAddsUp) {
   std::mt19937_64 random(seed);
   test_session().sweep();
   const std::size_t before = test_session().usage().blocks;
-  queue_ = &subject_.make(GetParam());
+  const auto [capacity, max_bytes, batch] = GetParam();
+  queue_ = &subject_.make(capacity, true, max_bytes);
   std::vector<Child> children{start(true), start(false), start(true), start(false)};
   std::uint64_t killed_consumers = 0;
   for (std::size_t kill_number = 0; kill_number < kKills; ++kill_number) {
@@ -140,17 +150,24 @@ TEST_P(QueueKillTest, TheSurvivorsAccountAddsUp) {
     const std::uint64_t acked = board_->acked[incarnation];
     for (std::uint64_t i = 1; i < kItemsEach; ++i) {
       const unsigned seen = board_->seen[incarnation][i];
-      ASSERT_LE(seen, i <= acked + 1 ? 1U : 0U) << "item " << i << " of " << incarnation << ", acked " << acked;
+      ASSERT_LE(seen, i <= acked + batch ? 1U : 0U) << "item " << i << " of " << incarnation << ", acked " << acked;
       lost += i <= acked && seen == 0 ? 1 : 0;
     }
   }
-  EXPECT_LE(lost, killed_consumers);
+  EXPECT_LE(lost, killed_consumers * batch);
   test_session().sweep();
   subject_.drop();
   EXPECT_EQ(test_session().usage().blocks, before);
 }
 
-INSTANTIATE_TEST_SUITE_P(Capacity, QueueKillTest, ::testing::Values(3, 200));
+INSTANTIATE_TEST_SUITE_P(Bounds, QueueKillTest,
+                         ::testing::Values(KillCase{3, 0, 1}, KillCase{200, 0, 1}, KillCase{0, 2000, 1},
+                                           KillCase{200, 0, 25}, KillCase{0, 4000, 100}),
+                         [](const auto& info) {
+                           const KillCase& one = info.param;
+                           return "Capacity" + std::to_string(one.capacity) + "Bytes" + std::to_string(one.max_bytes) +
+                                  "Batch" + std::to_string(one.batch);
+                         });
 
 }  // namespace
 }  // namespace freethreading::testing

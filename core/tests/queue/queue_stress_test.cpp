@@ -32,25 +32,60 @@ void produce(MessageQueue& queue, Place& place, Ledger& ledger, std::size_t prod
   }
 }
 
+// The same in batches of 1, 2, 3, ...
+void produce_batches(MessageQueue& queue, Place& place, Ledger& ledger, std::size_t producer) {
+  std::uint64_t done = 0;
+  for (std::size_t size = 1; done < kItemsEach; size = size % 150 + 1) {
+    const std::size_t count = std::min<std::size_t>(size, kItemsEach - done);
+    ledger.refused += count - put_many(queue, place, 1 + producer * kItemsEach + done, count, 100 * kSecond);
+    done += count;
+  }
+}
+
+class Consumer {
+ public:
+  Consumer(MessageQueue& queue, Place& place, Ledger& ledger) : queue_(queue), place_(place), ledger_(ledger) {}
+
+  void check(std::uint64_t item) {
+    if (item == 0 || item > kItems) {
+      ++ledger_.torn;
+      return;
+    }
+    ++ledger_.seen[item];
+    std::uint64_t& before = last_[(item - 1) / kItemsEach];
+    ledger_.disorder += item <= before ? 1 : 0;
+    before = item;
+    static_cast<void>(queue_.task_done(place_));
+  }
+
+ private:
+  MessageQueue& queue_;
+  Place& place_;
+  Ledger& ledger_;
+  std::array<std::uint64_t, kProducers> last_{};
+};
+
 // Until the queue is shut down and empty.
 void consume(MessageQueue& queue, Place& place, Ledger& ledger) {
-  std::array<std::uint64_t, kProducers> last{};
+  Consumer consumer(queue, place, ledger);
   for (;;) {
     Message message;
     WaitContext context(Deadline::after(100 * kSecond));
     if (queue.get_until(place, message, context) != QueueOutcome::kDone) {
       return;
     }
-    const std::uint64_t item = open_item(place, message);
-    if (item == 0 || item > kItems) {
-      ++ledger.torn;
-      continue;
+    consumer.check(open_item(place, message));
+  }
+}
+
+void consume_batches(MessageQueue& queue, Place& place, Ledger& ledger) {
+  Consumer consumer(queue, place, ledger);
+  for (std::size_t most = 1;; most = most % 200 + 1) {
+    const std::vector<std::uint64_t> items = get_many(queue, place, most, 100 * kSecond);
+    if (items.empty()) {
+      return;
     }
-    ++ledger.seen[item];
-    std::uint64_t& before = last[(item - 1) / kItemsEach];
-    ledger.disorder += item <= before ? 1 : 0;
-    before = item;
-    static_cast<void>(queue.task_done(place));
+    std::for_each(items.begin(), items.end(), [&](std::uint64_t item) { consumer.check(item); });
   }
 }
 
@@ -70,17 +105,19 @@ void check(MessageQueue& queue, Place& place, Ledger& ledger) {
 template <class Subject>
 class QueueStressTest : public WatchedTest {
  protected:
-  void run(std::uint64_t capacity) {
+  // `batches`: of the producers and consumers one each puts or takes one by one, the others several.
+  void run(std::uint64_t capacity, std::uint64_t max_bytes = 0, bool batches = false) {
     Place& place = subject_.place();
-    MessageQueue& queue = subject_.make(capacity);
+    MessageQueue& queue = subject_.make(capacity, true, max_bytes);
     auto ledger = std::make_unique<Ledger>();
     std::vector<std::thread> producers;
     std::vector<std::thread> consumers;
     for (std::size_t i = 0; i < kConsumers; ++i) {
-      consumers.emplace_back([&] { consume(queue, place, *ledger); });
+      consumers.emplace_back([&, many = batches && i > 0] { (many ? consume_batches : consume)(queue, place, *ledger); });
     }
     for (std::size_t i = 0; i < kProducers; ++i) {
-      producers.emplace_back([&, i] { produce(queue, place, *ledger, i); });
+      producers.emplace_back(
+          [&, i, many = batches && i > 0] { (many ? produce_batches : produce)(queue, place, *ledger, i); });
     }
     std::for_each(producers.begin(), producers.end(), [](std::thread& thread) { thread.join(); });
     queue.shut_down(place, false);
@@ -96,6 +133,9 @@ TYPED_TEST_SUITE(QueueStressTest, Subjects);
 TYPED_TEST(QueueStressTest, ThreadsUnbounded) { this->run(0); }
 TYPED_TEST(QueueStressTest, ThreadsBounded) { this->run(7); }
 TYPED_TEST(QueueStressTest, ThreadsOneCell) { this->run(1); }
+TYPED_TEST(QueueStressTest, ThreadsInBatches) { this->run(0, 0, true); }
+TYPED_TEST(QueueStressTest, ThreadsInBatchesBounded) { this->run(100, 0, true); }
+TYPED_TEST(QueueStressTest, ThreadsInBatchesBoundedInBytes) { this->run(0, 1000, true); }
 
 class QueueProcessStressTest : public WatchedTest, public ::testing::WithParamInterface<std::uint64_t> {};
 

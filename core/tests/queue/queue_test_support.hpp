@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdint>
@@ -13,6 +14,7 @@
 #include <cstring>
 #include <functional>
 #include <new>
+#include <vector>
 
 #include "freethreading/memory/session.hpp"
 #include "freethreading/queue/message_queue.hpp"
@@ -31,9 +33,9 @@ class WatchedTest : public ::testing::Test {
 class PrivateSubject {
  public:
   Place& place() { return Place::private_memory(); }
-  MessageQueue& make(std::uint64_t capacity, bool joinable = true) {
+  MessageQueue& make(std::uint64_t capacity, bool joinable = true, std::uint64_t max_bytes = 0) {
     queue_ = new MessageQueue{};
-    EXPECT_TRUE(queue_->initialise(place(), capacity, joinable));
+    EXPECT_TRUE(queue_->initialise(place(), capacity, joinable, max_bytes));
     return *queue_;
   }
   ~PrivateSubject() {
@@ -62,10 +64,10 @@ inline Session& test_session() {
 class SessionSubject {
  public:
   Place& place() { return test_session().place(); }
-  MessageQueue& make(std::uint64_t capacity, bool joinable = true) {
+  MessageQueue& make(std::uint64_t capacity, bool joinable = true, std::uint64_t max_bytes = 0) {
     object_ = test_session().create_object(ObjectType::kQueue, sizeof(MessageQueue));
     auto* queue = object_->body<MessageQueue>();
-    EXPECT_TRUE(queue->initialise(place(), capacity, joinable));
+    EXPECT_TRUE(queue->initialise(place(), capacity, joinable, max_bytes));
     handle_ = test_session().publish_object(object_);
     return *queue;
   }
@@ -150,6 +152,36 @@ inline std::uint64_t get(MessageQueue& queue, Place& place, Nanoseconds timeout 
     return 0;
   }
   return open_item(place, message);
+}
+
+// Puts the numbers from `first` on as one batch; how many of them went in. The others are given back.
+inline std::size_t put_many(MessageQueue& queue, Place& place, std::uint64_t first, std::size_t count,
+                            Nanoseconds timeout = 20 * kSecond) {
+  std::vector<Message> batch;
+  for (std::size_t i = 0; i < count; ++i) {
+    batch.push_back(make_item(place, first + i));
+  }
+  WaitContext context(Deadline::after(timeout));
+  std::size_t put = 0;
+  const QueueOutcome outcome = queue.put_many_until(place, batch, put, context);
+  EXPECT_EQ(outcome == QueueOutcome::kDone, put == count);
+  std::for_each(batch.begin() + static_cast<std::ptrdiff_t>(put), batch.end(), [&](Message& m) { discard(place, m); });
+  return put;
+}
+
+// The numbers of the next items, at most `most`; empty: none in time. A torn one is 0.
+inline std::vector<std::uint64_t> get_many(MessageQueue& queue, Place& place, std::size_t most,
+                                           Nanoseconds timeout = 20 * kSecond) {
+  std::vector<Message> batch(most);
+  WaitContext context(Deadline::after(timeout));
+  std::size_t got = 0;
+  const QueueOutcome outcome = queue.get_many_until(place, batch, got, context);
+  EXPECT_EQ(outcome == QueueOutcome::kDone, got != 0);
+  std::vector<std::uint64_t> numbers;
+  for (std::size_t i = 0; i < got; ++i) {
+    numbers.push_back(open_item(place, batch[i]));
+  }
+  return numbers;
 }
 
 // Memory that a process and its forked children see alike, outside of every session.

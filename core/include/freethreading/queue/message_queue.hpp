@@ -12,7 +12,9 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "freethreading/queue/message.hpp"
 #include "freethreading/sync/lock.hpp"
@@ -29,8 +31,8 @@ struct TakeNote {
 
 enum class [[nodiscard]] QueueOutcome : std::uint8_t {
   kDone,
-  kFull,        // try_put
-  kEmpty,       // try_get
+  kFull,        // try_put*
+  kEmpty,       // try_get*
   kBusy,        // try_*: another holds the end's lock just now; try again or wait
   kTimedOut,    // wait_*
   kInterrupted,  // wait_*
@@ -38,12 +40,16 @@ enum class [[nodiscard]] QueueOutcome : std::uint8_t {
   kNoMemory,
 };
 
+struct Segment;
+
 class MessageQueue {
  public:
   // `capacity` 0: no bound. `joinable`: task_done() and join_until() are used; a queue without them saves the book-keeping
-  // of who owes. REQUIRES: nobody uses it yet. Zeroed memory is a joinable queue without a bound already.
+  // of who owes. `max_bytes` 0: no bound; else a message goes in when the payload that waits and its own are not more, or
+  // when the queue is empty. REQUIRES: nobody uses it yet. Zeroed memory is a joinable queue without a bound already.
   // False: no memory.
-  [[nodiscard]] bool initialise(Place& place, std::uint64_t capacity, bool joinable = true) noexcept;
+  [[nodiscard]] bool initialise(Place& place, std::uint64_t capacity, bool joinable = true,
+                                std::uint64_t max_bytes = 0) noexcept;
 
   // Puts without waiting. kDone (the message's block belongs to the queue from now on), kFull, kBusy, kShutDown,
   // kNoMemory; in all but kDone the message is still the caller's. A message in a block keeps its inline bytes too.
@@ -51,9 +57,14 @@ class MessageQueue {
   // Takes the oldest item without waiting: kDone (`out` and its block are the caller's), kEmpty, kBusy, kShutDown (shut
   // down and empty), kNoMemory. Counts as unfinished for task_done(), owed by the calling process.
   QueueOutcome try_get(Place& place, Message& out, TakeNote* note = nullptr) noexcept;
-  // Waits until there may be room / an item: kDone (try again), kTimedOut, kInterrupted, kShutDown. Touches no message.
-  // After kBusy they wait for the end's lock and repair what a dead holder left.
-  QueueOutcome wait_not_full(Place& place, WaitContext& context) noexcept;
+  // The same for several, with one taking of the lock. `put` / `got` says how many of them, from the first on, were put or
+  // taken. try_put_many: kDone (all of them); else the outcome of the first that was not. try_get_many: kDone (one at
+  // least, and as many as there are and `out` has room for); else `got` is 0. A death in the middle leaves what the counts say.
+  QueueOutcome try_put_many(Place& place, std::span<const Message> messages, std::size_t& put) noexcept;
+  QueueOutcome try_get_many(Place& place, std::span<Message> out, std::size_t& got) noexcept;
+  // Waits until there may be room (for `size` bytes of payload) / an item: kDone (try again), kTimedOut, kInterrupted,
+  // kShutDown. Touches no message. After kBusy they wait for the end's lock and repair what a dead holder left.
+  QueueOutcome wait_not_full(Place& place, WaitContext& context, std::uint64_t size = 1) noexcept;
   QueueOutcome wait_not_empty(Place& place, WaitContext& context) noexcept;
   // As above, and kDone when wake_consumers() was called since wake_epoch() gave `epoch`: read the epoch, look at what
   // else is watched, then wait; no wake is missed between.
@@ -61,6 +72,10 @@ class MessageQueue {
   // try + wait until it is done or the context's deadline passes. A wake_consumers() does not end get_until().
   QueueOutcome put_until(Place& place, const Message& message, WaitContext& context) noexcept;
   QueueOutcome get_until(Place& place, Message& out, WaitContext& context, TakeNote* note = nullptr) noexcept;
+  // After an outcome other than kDone `put` may be more than 0: those stay put.
+  QueueOutcome put_many_until(Place& place, std::span<const Message> messages, std::size_t& put,
+                              WaitContext& context) noexcept;
+  QueueOutcome get_many_until(Place& place, std::span<Message> out, std::size_t& got, WaitContext& context) noexcept;
   // Makes every wait_not_empty() that runs now return kDone. For a consumer that also watches something else.
   void wake_consumers(Place& place) noexcept;
   [[nodiscard]] std::uint32_t wake_epoch() const noexcept;
@@ -70,7 +85,11 @@ class MessageQueue {
   [[nodiscard]] std::uint64_t capacity() const noexcept { return capacity_.load(std::memory_order_relaxed); }
   // Another bound from now on, 0: none. What is in the queue stays, also where it is more.
   void set_capacity(Place& place, std::uint64_t capacity) noexcept;
-  [[nodiscard]] bool full() const noexcept;
+  [[nodiscard]] std::uint64_t max_bytes() const noexcept { return max_bytes_; }
+  // Bytes of payload that wait, never too few; 0 where no bound in bytes is set.
+  [[nodiscard]] std::uint64_t waiting_bytes() const noexcept;
+  // Whether there is room for nothing at all.
+  [[nodiscard]] bool full() const noexcept { return !has_room(1); }
 
   // One taken item is finished. False: more calls than items.
   [[nodiscard]] bool task_done(Place& place) noexcept;
@@ -106,6 +125,7 @@ class MessageQueue {
   // One end. Its lock guards all of it; the others' reads of `count` and `intent` are atomic.
   //
   //   intent   owner of a change in progress (low kOwnerBits) | low bits of the count that its commit stores; 0: none
+  //   bytes    payload put / taken since the beginning; kept where max_bytes_ is set, made anew from the cells by a repair
   struct alignas(64) End {
     Lock lock;
     std::atomic<std::uint64_t> count;        // items put / taken since the beginning
@@ -114,24 +134,46 @@ class MessageQueue {
     std::atomic<std::uint64_t> intent_owed;  // head: the taker's `takes` after the commit; 0: not kept
     std::atomic<Offset> intent_note;         // head: the TakeNote of the take in progress
     std::uint64_t seen;                      // the other end's count as last read: spares reading its cache line
+    std::atomic<std::uint64_t> bytes;
   };
   static_assert(sizeof(End) == 64);
 
   enum Shutdown : std::uint32_t { kOpen = 0, kDrains = 1, kImmediate = 2 };
 
   bool lock_briefly(End& end, Place& place) noexcept;
+  bool spin_for_lock(End& end, Place& place) noexcept;
   WaitOutcome lock_and_repair(End& end, Place& place, const WaitContext& context) noexcept;
+  QueueOutcome lock_end(End& end, Place& place, const WaitContext& context) noexcept;
   QueueOutcome settle(End& end, Place& place, const WaitContext& context) noexcept;
+  bool mend_if_dead(End& end, Place& place, const WaitContext& context) noexcept;
+  [[nodiscard]] bool has_room(std::uint64_t size) const noexcept;
+  [[nodiscard]] bool has_bound() const noexcept { return (capacity() | max_bytes_) != 0; }
+
   QueueOutcome put_locked(Place& place, const Message& message) noexcept;
-  QueueOutcome get_locked(Place& place, Message& out, TakeNote* note, bool draining) noexcept;
-  QueueOutcome finish_put(Place& place, QueueOutcome outcome) noexcept;
-  QueueOutcome finish_get(Place& place, QueueOutcome outcome) noexcept;
+  QueueOutcome put_many_locked(Place& place, std::span<const Message> messages, std::size_t& put) noexcept;
+  void put_run(Place& place, Segment& segment, std::uint64_t index, std::span<const Message> run) noexcept;
+  [[nodiscard]] bool refresh_capacity(std::uint64_t index, std::uint64_t bound) noexcept;
+  [[nodiscard]] bool bytes_fit(std::uint64_t index, std::uint64_t pending, std::uint64_t size) noexcept;
+  [[nodiscard]] std::size_t count_fitting(std::uint64_t index, std::span<const Message> messages) noexcept;
+  QueueOutcome finish_put(Place& place, QueueOutcome outcome, std::size_t put) noexcept;
+
+  struct Taken {
+    QueueOutcome outcome;
+    std::size_t count = 0;
+  };
+  template <std::size_t kExtent>  // 1 or any
+  Taken get_locked(Place& place, std::span<Message, kExtent> out, TakeNote* note, bool draining) noexcept;
+  Taken get_many_locked(Place& place, std::span<Message> out) noexcept;
+  void count_taken_bytes(std::span<const Message> run) noexcept;
+  QueueOutcome finish_get(Place& place, Taken taken) noexcept;
   void drain(Place& place) noexcept;
 
   End tail_;
   End head_;
   // Read by every call, written rarely.
   alignas(64) std::atomic<std::uint64_t> capacity_;
+  std::uint64_t max_bytes_;
+  std::uint64_t taken_bytes_seen_;  // head_.bytes as last read; guarded by tail_.lock
   std::uint32_t not_joinable_;
   std::atomic<std::uint32_t> shut_down_;  // Shutdown; written under tail_.lock
   std::atomic<std::uint32_t> not_empty_;  // gates: what parked consumers, producers and joiners sleep on
