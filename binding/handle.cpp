@@ -36,6 +36,10 @@ PyTypeObject* type_of_object(State* state, ObjectType type) {
       return state->type(TypeIndex::kQueue);
     case ObjectType::kSimpleQueue:
       return state->type(TypeIndex::kSimpleQueue);
+    case ObjectType::kAtomicInt64:
+      return state->type(TypeIndex::kAtomicInt64);
+    case ObjectType::kSharedBuffer:
+      return state->type(TypeIndex::kSharedBuffer);
     default:
       return nullptr;
   }

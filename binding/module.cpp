@@ -19,6 +19,8 @@ int execute(PyObject* module) {
       add_event,
       add_condition,
       add_barrier,
+      add_atomic_int64,
+      add_shared_buffer,
       add_queues,
       add_sessions,
       add_block,

@@ -30,6 +30,8 @@ enum class TypeIndex : std::uint8_t {
   kBarrier,
   kQueue,
   kSimpleQueue,
+  kAtomicInt64,
+  kSharedBuffer,
   kChannel,
   kWorkerRecord,
   kBlobLog,
@@ -100,6 +102,8 @@ int add_semaphore(PyObject* module, State* state);
 int add_event(PyObject* module, State* state);
 int add_condition(PyObject* module, State* state);
 int add_barrier(PyObject* module, State* state);
+int add_atomic_int64(PyObject* module, State* state);
+int add_shared_buffer(PyObject* module, State* state);
 int add_queues(PyObject* module, State* state);
 int add_sessions(PyObject* module, State* state);
 int add_block(PyObject* module, State* state);

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from freethreading._backend import get_backend as get_backend
 from freethreading._core import (
+    AtomicInt64 as AtomicInt64,
     Barrier as Barrier,
     BoundedSemaphore as BoundedSemaphore,
     Condition as Condition,
@@ -17,6 +18,7 @@ from freethreading._core import (
     Queue as Queue,
     RLock as RLock,
     Semaphore as Semaphore,
+    SharedBuffer as SharedBuffer,
     SimpleQueue as SimpleQueue,
 )
 from freethreading._exceptions import (
@@ -42,11 +44,13 @@ if TYPE_CHECKING:
         enumerate as enumerate,
         get_ident as get_ident,
     )
+    from freethreading._shared_array import shared_array as shared_array
     from freethreading._worker import Worker as Worker
 
 __version__ = "2.0.0.dev0"
 
 __all__ = [
+    "AtomicInt64",
     "BackendChangedWarning",
     "Barrier",
     "BoundedSemaphore",
@@ -59,6 +63,7 @@ __all__ = [
     "Queue",
     "RLock",
     "Semaphore",
+    "SharedBuffer",
     "ShutDown",
     "SimpleQueue",
     "TaskTimeoutError",
@@ -72,6 +77,7 @@ __all__ = [
     "enumerate",
     "get_backend",
     "get_ident",
+    "shared_array",
 ]
 
 # Made on first use: a program that only wants a Lock does not pay for pools and for multiprocessing.
@@ -86,6 +92,7 @@ _LAZY = {
     "current_worker": "freethreading._presence",
     "enumerate": "freethreading._presence",
     "get_ident": "freethreading._presence",
+    "shared_array": "freethreading._shared_array",
 }
 
 

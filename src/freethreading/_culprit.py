@@ -43,6 +43,8 @@ _PRIMITIVES: tuple[type[Any], ...] = (
     _core.Barrier,
     _core.Queue,
     _core.SimpleQueue,
+    _core.AtomicInt64,
+    _core.SharedBuffer,
 )
 
 

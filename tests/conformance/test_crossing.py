@@ -11,7 +11,15 @@ import pytest
 
 import freethreading
 
-KINDS = ["Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Queue", "SimpleQueue"]
+KINDS = [
+    "Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Queue", "SimpleQueue", "AtomicInt64",
+    "SharedBuffer",
+]  # fmt: skip
+
+
+def make(kind: str, **keywords: Any) -> Any:
+    arguments = (8,) if kind == "SharedBuffer" else ()
+    return getattr(freethreading, kind)(*arguments, **keywords)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,6 +41,10 @@ def use(thing: Any, done: Any) -> None:
     elif kind == "RLock":
         with thing:
             pass
+    elif kind == "AtomicInt64":
+        thing.store(7)
+    elif kind == "SharedBuffer":
+        memoryview(thing)[0] = 7
     else:
         assert thing.acquire(True, 20)
     done.put(kind)
@@ -50,6 +62,10 @@ def was_used(thing: Any) -> bool:
         return bool(thing.is_set())
     if kind == "Lock":
         return bool(thing.locked())
+    if kind == "AtomicInt64":
+        return bool(thing.load() == 7)
+    if kind == "SharedBuffer":
+        return bytes(thing)[0] == 7
     if kind in ("Semaphore", "BoundedSemaphore"):
         return not thing.acquire(False)
     return True
@@ -63,7 +79,7 @@ def on_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_to_a_multiprocessing_process(kind: str, method: str) -> None:
-    thing, done = getattr(freethreading, kind)(), freethreading.Queue()
+    thing, done = make(kind), freethreading.Queue()
     process = multiprocessing.get_context(method).Process(target=use, args=(thing, done))
     process.start()
     assert done.get(timeout=60) == kind
@@ -77,7 +93,7 @@ def test_through_a_queue_to_a_running_worker(kind: str) -> None:
     source, done = freethreading.Queue(), freethreading.Queue()
     worker = freethreading.Worker(target=use_what_arrives, args=(source, done))
     worker.start()
-    thing = getattr(freethreading, kind)()
+    thing = make(kind)
     source.put(thing)
     assert done.get(timeout=20) == kind
     worker.join()
@@ -86,7 +102,7 @@ def test_through_a_queue_to_a_running_worker(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_as_a_pools_argument(kind: str) -> None:
-    thing, done = getattr(freethreading, kind)(), freethreading.Queue()
+    thing, done = make(kind), freethreading.Queue()
     with freethreading.WorkerPool(workers=1) as pool:
         pool.apply(use, (thing, done))
     pool.join()
@@ -133,7 +149,7 @@ def test_the_same_object_twice_in_one_message() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_was_made_for_threads_says_what_to_do(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FREETHREADING_BACKEND", "threading")
-    private = getattr(freethreading, kind)()
+    private = make(kind)
     monkeypatch.setenv("FREETHREADING_BACKEND", "multiprocessing")
     items = freethreading.Queue()
     with pytest.raises(TypeError, match="shared=True"):
@@ -146,7 +162,7 @@ def test_what_was_made_for_threads_says_what_to_do(kind: str, monkeypatch: pytes
 @pytest.mark.parametrize("kind", KINDS)
 def test_shared_on_request(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FREETHREADING_BACKEND", "threading")
-    thing = getattr(freethreading, kind)(shared=True)
+    thing = make(kind, shared=True)
     done = freethreading.Queue(shared=True)
     process = multiprocessing.get_context("fork").Process(target=use, args=(thing, done))
     process.start()

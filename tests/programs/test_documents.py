@@ -1,4 +1,4 @@
-"""The programs in README.md and in the tutorial run on both back ends, and print what their comments say."""
+"""The programs in README.md, in the tutorial and in the guide run on both back ends, and print what their comments say."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/tutorial/index.md")
+PAGES = ("README.md", "docs/tutorial/index.md", "docs/guide/sharing.md")
 BLOCKS = [
     pytest.param(code, id=f"{page}-{number}")
     for page in PAGES

@@ -3,15 +3,18 @@
 from concurrent.futures import Executor, Future
 from typing import Any
 
+import numpy as np
 from typing_extensions import assert_type
 
 from freethreading import (
+    AtomicInt64,
     Barrier,
     Condition,
     Event,
     Lock,
     Queue,
     RLock,
+    SharedBuffer,
     SimpleQueue,
     Worker,
     WorkerPool,
@@ -21,6 +24,7 @@ from freethreading import (
     enumerate,
     get_backend,
     get_ident,
+    shared_array,
 )
 
 
@@ -43,6 +47,15 @@ def pass_on() -> None:
     assert_type(queue.get(), int)
     queue.put("text")  # type: ignore[arg-type]
     assert_type(SimpleQueue[bytes]().get_nowait(), bytes)
+
+
+def share() -> None:
+    assert_type(AtomicInt64(1).fetch_add(2), int)
+    assert_type(AtomicInt64().compare_exchange(expected=1, desired=2), bool)
+    with SharedBuffer(8) as buffer:
+        assert_type(buffer, SharedBuffer)
+        assert_type(buffer.nbytes, int)
+    assert_type(shared_array((2, 3), "int32", shared=True), np.ndarray[Any, np.dtype[Any]])
 
 
 def run() -> None:

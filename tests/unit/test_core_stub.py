@@ -16,6 +16,7 @@ ONLY_WITH_CRASH_POINTS = {"set_crash_point", "list_crash_points"}
 # What every type or module has, and what annotations have no need of.
 EVERYWHERE = {
     "__buffer__",  # a method from Python 3.12 on only
+    "__release_buffer__",  # and so is this
     "__new__",
     "__init__",
     "__repr__",

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from freethreading import (
+    AtomicInt64,
     Barrier,
     BoundedSemaphore,
     Condition,
@@ -22,6 +23,7 @@ from freethreading import (
     Lock,
     RLock,
     Semaphore,
+    SharedBuffer,
     _core,
     get_backend,
 )
@@ -34,8 +36,12 @@ PARTS: list[Callable[..., Any]] = [
     Event,
     Condition,
     lambda **keywords: Barrier(2, **keywords),
+    AtomicInt64,
+    lambda **keywords: SharedBuffer(8, **keywords),
 ]
-PART_NAMES = ["Lock", "RLock", "Semaphore", "BoundedSemaphore", "Event", "Condition", "Barrier"]
+PART_NAMES = [
+    "Lock", "RLock", "Semaphore", "BoundedSemaphore", "Event", "Condition", "Barrier", "AtomicInt64", "SharedBuffer",
+]  # fmt: skip
 LOCKS = [Lock, RLock]
 ACQUIRERS = [Lock, RLock, Semaphore, BoundedSemaphore, Condition]
 

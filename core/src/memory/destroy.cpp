@@ -40,6 +40,8 @@ void destroy_body(Place& place, ObjectHeader& object) noexcept {
     case ObjectType::kBoundedSemaphore:
     case ObjectType::kEvent:
     case ObjectType::kPool:
+    case ObjectType::kAtomicInt64:
+    case ObjectType::kSharedBuffer:
       break;  // they own nothing
   }
 }
@@ -79,6 +81,8 @@ void sweep_body(Place& place, ObjectHeader& object, OwnerId gone, bool left_clea
     case ObjectType::kEvent:
     case ObjectType::kWorker:
     case ObjectType::kPool:
+    case ObjectType::kAtomicInt64:
+    case ObjectType::kSharedBuffer:
       break;  // nobody holds them
   }
 }

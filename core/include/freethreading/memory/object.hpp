@@ -34,6 +34,8 @@ enum class ObjectType : std::uint32_t {
   kWorker,  // a worker process's record (pool/worker_record.hpp)
   kPool,
   kBlobLog,
+  kAtomicInt64,
+  kSharedBuffer,
 };
 
 // Names an object for every process of its session, and tells a new object in the same place apart from it.
