@@ -24,6 +24,7 @@ int execute(PyObject* module) {
       add_queues,
       add_sessions,
       add_block,
+      add_private_view,
       add_channel,
       add_worker_record,
       add_blob_log,

@@ -37,6 +37,7 @@ enum class TypeIndex : std::uint8_t {
   kBlobLog,
   kSupervisor,
   kBlock,
+  kPrivateView,
   kCount,
 };
 
@@ -106,6 +107,7 @@ int add_atomic_int64(PyObject* module, State* state);
 int add_shared_buffer(PyObject* module, State* state);
 int add_queues(PyObject* module, State* state);
 int add_sessions(PyObject* module, State* state);
+int add_private_view(PyObject* module, State* state);
 int add_block(PyObject* module, State* state);
 int add_channel(PyObject* module, State* state);
 int add_worker_record(PyObject* module, State* state);

@@ -31,6 +31,7 @@ from freethreading._exceptions import (
 
 TYPE_CHECKING = False  # as typing's, without its import
 if TYPE_CHECKING:
+    from freethreading._broadcast import broadcast as broadcast
     from freethreading._exceptions import (
         TaskTimeoutError as TaskTimeoutError,
         WorkerLostError as WorkerLostError,
@@ -73,6 +74,7 @@ __all__ = [
     "WorkerPoolExecutor",
     "active_children",
     "active_count",
+    "broadcast",
     "current_worker",
     "enumerate",
     "get_backend",
@@ -82,6 +84,7 @@ __all__ = [
 
 # Made on first use: a program that only wants a Lock does not pay for pools and for multiprocessing.
 _LAZY = {
+    "broadcast": "freethreading._broadcast",
     "TaskTimeoutError": "freethreading._exceptions",
     "Worker": "freethreading._worker",
     "WorkerLostError": "freethreading._exceptions",

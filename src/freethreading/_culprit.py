@@ -52,7 +52,12 @@ class Checker(ByValuePickler):
     """Pickles as for a process, but takes as sent what threads have in private memory and processes would share."""
 
     def persistent_id(self, obj: object) -> str | None:
-        return type(obj).__qualname__ if isinstance(obj, _PRIMITIVES) else None
+        return type(obj).__qualname__ if isinstance(obj, _PRIMITIVES) or _is_broadcast(obj) else None
+
+
+def _is_broadcast(obj: object) -> bool:
+    module: Any = sys.modules.get("freethreading._broadcast")
+    return module is not None and isinstance(obj, module.Broadcast)
 
 
 def translated(obj: object, where: Where, error: Exception, main_by_name: bool = True) -> Exception:

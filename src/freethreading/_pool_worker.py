@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +63,9 @@ def serve(
         else:
             _run_batch(results, record, kind, tag, payload)
         del payload
+        broadcasts: Any = sys.modules.get("freethreading._broadcast")
+        if broadcasts is not None:
+            broadcasts.purge()
         record.item = 0
         if max_tasks is not None:
             max_tasks -= 1

@@ -68,11 +68,11 @@ def loads(data: bytes | memoryview, buffers: Sequence[memoryview] = ()) -> Any:
     return pickle.loads(data, buffers=buffers)
 
 
-def dumps_message(obj: object) -> tuple[bytes, list[object], list[memoryview]]:
+def dumps_message(obj: object, where: Where = "item") -> tuple[bytes, list[object], list[memoryview]]:
     """dumps() for an item of a queue, with the big buffers that go beside its bytes."""
     buffers: list[memoryview] = []
     with Capture() as capture:
-        data = _dumps(obj, "item", buffers)
+        data = _dumps(obj, where, buffers)
     return data, capture.shared, buffers
 
 

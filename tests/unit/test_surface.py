@@ -25,8 +25,8 @@ EIGHTEEN = {
     "WorkerPool", "WorkerPoolExecutor", "active_children", "active_count", "current_worker", "enumerate", "get_backend",
     "get_ident",
 }  # fmt: skip
-NAMES = EIGHTEEN | {"AtomicInt64", "SharedBuffer", "shared_array"}
-FACTORIES = {"shared_array"}
+NAMES = EIGHTEEN | {"AtomicInt64", "SharedBuffer", "broadcast", "shared_array"}
+FACTORIES = {"broadcast", "shared_array"}
 
 # Each name of ours beside the standard library's whose callers it must serve. `_PyRLock`, `_PySimpleQueue`: pure Python
 # twins of native classes, which have signatures on every version.

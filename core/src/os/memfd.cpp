@@ -60,6 +60,12 @@ std::byte* map_shared(int descriptor, std::uint64_t size) noexcept {
   return address == MAP_FAILED ? nullptr : static_cast<std::byte*>(address);
 }
 
+std::byte* map_private(int descriptor, std::uint64_t offset, std::uint64_t size) noexcept {
+  void* address = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, descriptor,
+                       static_cast<off_t>(offset));
+  return address == MAP_FAILED ? nullptr : static_cast<std::byte*>(address);
+}
+
 void unmap(std::byte* address, std::uint64_t size) noexcept { munmap(address, size); }
 
 std::uint64_t allocated_bytes(int descriptor) noexcept {

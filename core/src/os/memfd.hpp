@@ -31,6 +31,8 @@ void fault_in(std::byte* address, std::uint64_t size) noexcept;
 [[nodiscard]] bool read_at(int descriptor, std::uint64_t offset, void* target, std::size_t size) noexcept;
 // Maps `size` bytes of the file, also beyond its end, readable and writable for all that share it. Null: see errno.
 [[nodiscard]] std::byte* map_shared(int descriptor, std::uint64_t size) noexcept;
+// Maps pages of the file so that what is written to them is this mapping's only. Null: see errno. REQUIRES: a page's offset.
+[[nodiscard]] std::byte* map_private(int descriptor, std::uint64_t offset, std::uint64_t size) noexcept;
 void unmap(std::byte* address, std::uint64_t size) noexcept;
 // Pages that an owner of the file holds, in bytes.
 [[nodiscard]] std::uint64_t allocated_bytes(int descriptor) noexcept;
