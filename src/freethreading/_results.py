@@ -173,7 +173,7 @@ class Feed(_PoolSink):
         self._pulled = 0
         self._gathered = 0
         self._ahead = max(64, 8 * chunksize, 8 * chunksize * pool._engine.options.workers)
-        self.thread = Thread(self._pull, "freethreading-feed", daemon=True)
+        self.thread: Thread = Thread(self._pull, "freethreading-feed", daemon=True)
 
     def start(self) -> None:
         self.thread.start()
