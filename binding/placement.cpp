@@ -129,9 +129,11 @@ void dealloc_proxy(PyObject* self) {
 
 PyObject* reduce_proxy(PyObject* self, PyObject* /*unused*/) { return reduce_proxy_with(self, nullptr); }
 
-PyObject* reduce_proxy_with(PyObject* self, PyObject* own_state) {
+PyObject* reduce_proxy_with(PyObject* self, PyObject* own_state) { return reduce_proxy_by(self, self, own_state); }
+
+PyObject* reduce_proxy_by(PyObject* self, PyObject* substitute, PyObject* own_state) {
   const Ref own = Ref::take(own_state);
-  if (proxy_of(self)->header == nullptr) {
+  if (proxy_of(substitute)->header == nullptr) {
     PyErr_Format(PyExc_TypeError,
                  "this %s was made for threads and cannot go to another process; make it with shared=True or under "
                  "FREETHREADING_BACKEND=multiprocessing",
@@ -141,7 +143,7 @@ PyObject* reduce_proxy_with(PyObject* self, PyObject* own_state) {
   State* state = state_of(self);
   PyObject* reduce = state == nullptr ? nullptr : imported(state, Import::kReduceShared);
   if (reduce == nullptr) return nullptr;
-  Ref reduced = Ref::take(PyObject_CallOneArg(reduce, self));
+  Ref reduced = Ref::take(PyObject_CallOneArg(reduce, substitute));
   if (!reduced) return nullptr;
   const bool subclass = !is_proxy_type(state, Py_TYPE(self));
   if (!subclass && !own) return reduced.release();

@@ -108,6 +108,8 @@ PyObject* refuse_copy(PyObject* self, PyObject* unused);
 // __reduce__ of a type with state of its own: `own_state` (stolen) is a tuple, null for none. An instance of a
 // subclass arrives as one, with what its __getstate__() gives (its attributes); its __init__ is not called again.
 PyObject* reduce_proxy_with(PyObject* self, PyObject* own_state);
+// The same with a proxy of the base type that stands in for `self`: it is what lives as long as the pickle is on its way.
+PyObject* reduce_proxy_by(PyObject* self, PyObject* substitute, PyObject* own_state);
 // __setstate__'s first half: sets the attributes, and returns reduce_proxy_with()'s `own_state`, borrowed; null: an error.
 PyObject* own_state_of(PyObject* self, PyObject* saved);
 

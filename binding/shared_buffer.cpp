@@ -1,8 +1,11 @@
 // freethreading.SharedBuffer over the core's SharedBuffer: its bytes by the buffer protocol.
 #include "freethreading/memory/shared_buffer.hpp"
 
+#include <utility>
+
 #include "args.hpp"
 #include "placement.hpp"
+#include "ref.hpp"
 
 namespace freethreading::binding {
 namespace {
@@ -10,11 +13,11 @@ namespace {
 constexpr std::size_t kDetached = std::size_t{1} << 20;  // making a larger one lets other threads run meanwhile
 
 struct BufferObject {
-  Proxy base;
-  SharedBuffer own;     // empty: what a proxy begins with
-  SharedBuffer* heap;   // private memory that it owns; null: none
-  Py_ssize_t exports;   // views that there are; this and the next under the object's critical section
-  bool released;        // it refers to no memory any more; base.header stays, so that who reads it finds one
+  Proxy base;          // once it is in use, read and changed under the object's critical section, as is all that follows
+  SharedBuffer own;    // empty: what a proxy begins with and ends with
+  SharedBuffer* heap;  // private memory that it owns; null: none
+  Py_ssize_t exports;  // views that there are
+  bool released;       // it refers to no memory any more
 };
 
 BufferObject* buffer(PyObject* self) { return reinterpret_cast<BufferObject*>(self); }
@@ -56,23 +59,17 @@ void buffer_end_view(PyObject* self, Py_buffer* /*view*/) {
   Py_END_CRITICAL_SECTION();
 }
 
-// Gives up the memory. Called once in the object's life.
-void give_up(PyObject* self) {
-  Proxy* proxy = proxy_of(self);
-  if (proxy->header != nullptr) {
-    proxy->place->session()->drop_reference(proxy->header);
-  } else if (buffer(self)->heap != nullptr) {
-    SharedBuffer::end_private(buffer(self)->heap);
-  }
-}
-
 PyObject* buffer_release(PyObject* self, PyObject* /*unused*/) {
+  Proxy* proxy = proxy_of(self);
   Py_ssize_t exports = 0;
-  bool first = false;
+  ObjectHeader* header = nullptr;
+  SharedBuffer* heap = nullptr;
   Py_BEGIN_CRITICAL_SECTION(self);
   exports = buffer(self)->exports;
   if (exports == 0) {
-    first = !buffer(self)->released;
+    header = std::exchange(proxy->header, nullptr);
+    heap = std::exchange(buffer(self)->heap, nullptr);
+    proxy->body = &buffer(self)->own;
     buffer(self)->released = true;
   }
   Py_END_CRITICAL_SECTION();
@@ -80,7 +77,8 @@ PyObject* buffer_release(PyObject* self, PyObject* /*unused*/) {
     return PyErr_Format(PyExc_BufferError,
                         "a SharedBuffer cannot be released while views of it exist (%zd: memoryviews, NumPy arrays)", exports);
   }
-  if (first) give_up(self);
+  if (header != nullptr) proxy->place->session()->drop_reference(header);
+  if (heap != nullptr) SharedBuffer::end_private(heap);
   Py_RETURN_NONE;
 }
 
@@ -97,8 +95,22 @@ PyObject* buffer_nbytes(PyObject* self, void* /*unused*/) {
   return size < 0 ? nullptr : PyLong_FromSsize_t(size);
 }
 
-PyObject* buffer_reduce(PyObject* self, PyObject* unused) {
-  return buffer_length(self) < 0 ? nullptr : reduce_proxy(self, unused);
+// By a second proxy: a release() after the pickling does not take the memory from what is on its way.
+PyObject* buffer_reduce(PyObject* self, PyObject* /*unused*/) {
+  State* state = state_of(self);
+  PyTypeObject* type = state == nullptr ? nullptr : state->type(TypeIndex::kSharedBuffer);
+  const Ref substitute = type == nullptr ? Ref() : Ref::take(type->tp_new(type, nullptr, nullptr));
+  if (!substitute) return nullptr;
+  bool released = false;
+  Py_BEGIN_CRITICAL_SECTION(self);
+  const Proxy* proxy = proxy_of(self);
+  released = buffer(self)->released;
+  if (proxy->header != nullptr) {
+    proxy->place->session()->add_reference(proxy->header);
+    attach_object(proxy_of(substitute.get()), proxy->place->session(), proxy->header);
+  }
+  Py_END_CRITICAL_SECTION();
+  return check_not_released(released) ? reduce_proxy_by(self, substitute.get(), nullptr) : nullptr;
 }
 
 PyObject* buffer_repr(PyObject* self) {
@@ -182,11 +194,9 @@ int buffer_init(PyObject* self, PyObject* args, PyObject* kwargs) {
 }
 
 void buffer_dealloc(PyObject* self) {
-  PyTypeObject* type = Py_TYPE(self);
-  if (proxy_of(self)->weak_references != nullptr) PyObject_ClearWeakRefs(self);
-  if (!buffer(self)->released) give_up(self);
-  type->tp_free(self);
-  Py_DECREF(type);
+  SharedBuffer* heap = buffer(self)->heap;
+  dealloc_proxy(self);
+  if (heap != nullptr) SharedBuffer::end_private(heap);
 }
 
 PyMethodDef buffer_methods[] = {

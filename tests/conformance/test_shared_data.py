@@ -6,7 +6,6 @@ import struct
 from typing import Any
 
 import numpy as np
-import pytest
 
 from support.subjects import Subject
 
@@ -71,19 +70,6 @@ def test_a_buffer_goes_through_a_pool_and_comes_back(ours: Subject) -> None:
 
 def identity(thing: Any) -> Any:
     return thing
-
-
-def release_it(buffer: Any) -> None:
-    with buffer:
-        write_at(buffer, 0)
-
-
-def test_what_a_worker_releases_stays_with_the_others(ours: Subject) -> None:
-    if not ours.processes:
-        pytest.skip("on threads the worker has the very same object")
-    buffer = ours.SharedBuffer(8)
-    start_all(ours, release_it, [(buffer,)])
-    assert bytes(buffer) == struct.pack("<q", 1)
 
 
 def fill(part: Any, value: float) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import freethreading
-from freethreading import Event, Queue, Worker, WorkerPool
+from freethreading import Event, Queue, SharedBuffer, Worker, WorkerPool
 from support.program import run_program
 
 PAGE = Path(__file__).parents[2] / "docs" / "guide" / "differences.md"
@@ -188,6 +188,21 @@ def killed(processes: bool) -> None:
         with pytest.raises(freethreading.WorkerLostError) as caught:
             run_in_pool(kill_myself)
         assert pickle.loads(pickle.dumps(caught.value.signal)) == signal.SIGKILL
+
+
+def release(buffer: Any) -> None:
+    buffer.release()
+
+
+@line("`SharedBuffer.release()`")
+def releasing(processes: bool) -> None:
+    buffer = SharedBuffer(1)
+    in_worker(release, buffer)
+    if processes:
+        assert bytes(buffer) == b"\0"
+    else:
+        with pytest.raises(ValueError, match="was released"):
+            bytes(buffer)
 
 
 UNCAUGHT = """

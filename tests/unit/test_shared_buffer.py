@@ -177,6 +177,29 @@ def test_a_message_keeps_it() -> None:
     assert bytes(memoryview(first)[:4]) == b"abc\0"
 
 
+def wait_for(event: Any) -> bool:
+    return bool(event.wait(30))
+
+
+@pytest.mark.parametrize("subclass", [False, True])
+def test_a_call_on_its_way_keeps_it(subclass: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREETHREADING_BACKEND", "multiprocessing")
+    go_on = Event()
+    with WorkerPool(workers=1) as pool:
+        first = pool.apply_async(wait_for, (go_on,))
+        with (Named if subclass else SharedBuffer)(5) as buffer:
+            memoryview(buffer)[0] = 1
+            second = pool.apply_async(bytes, (buffer,))
+        go_on.set()
+        assert first.get(30)
+        assert second.get(30) == b"\1\0\0\0\0"
+    pool.join()
+
+
+class Named(SharedBuffer):
+    name = "a subclass"
+
+
 def test_one_that_was_released_is_not_sent() -> None:
     items: Queue[Any] = Queue(shared=True)
     buffer = SharedBuffer(1, shared=True)
