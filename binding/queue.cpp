@@ -17,14 +17,35 @@ bool capacity_of(PyObject* maxsize, std::uint64_t* capacity) {
   return true;
 }
 
+// A max_bytes, 0 for None or null. False: an error is set.
+bool byte_bound_of(PyObject* max_bytes, std::uint64_t* bound) {
+  *bound = 0;
+  if (max_bytes == nullptr || max_bytes == Py_None) return true;
+  if (!PyIndex_Check(max_bytes)) {
+    PyErr_Format(PyExc_TypeError, "'max_bytes' must be a number of bytes or None, not %R", max_bytes);
+    return false;
+  }
+  const Py_ssize_t value = PyNumber_AsSsize_t(max_bytes, PyExc_ValueError);
+  if (value == -1 && PyErr_Occurred() != nullptr && PyErr_ExceptionMatches(PyExc_ValueError) == 0) return false;
+  if (value <= 0) {
+    PyErr_Clear();
+    PyErr_Format(PyExc_ValueError, "'max_bytes' must be a positive number of bytes or None, not %R", max_bytes);
+    return false;
+  }
+  *bound = static_cast<std::uint64_t>(value);
+  return true;
+}
+
 int queue_init(PyObject* self, PyObject* args, PyObject* kwargs) {
-  static constexpr const char* kNames[] = {"maxsize", "shared"};
-  static constexpr Signature kSignature{"Queue", kNames, 2, 1, 0};
-  PyObject* values[2] = {};
+  static constexpr const char* kNames[] = {"maxsize", "max_bytes", "shared"};
+  static constexpr Signature kSignature{"Queue", kNames, 3, 1, 0};
+  PyObject* values[3] = {};
   if (!bind_call(kSignature, args, kwargs, values)) return -1;
   std::uint64_t capacity = 0;
+  std::uint64_t max_bytes = 0;
   if (values[0] != nullptr && !capacity_of(values[0], &capacity)) return -1;
-  return place_queue(self, values[1], ObjectType::kQueue, capacity, true);
+  if (!byte_bound_of(values[1], &max_bytes)) return -1;
+  return place_queue(self, values[2], ObjectType::kQueue, capacity, max_bytes, true);
 }
 
 PyObject* queue_full(PyObject* self, PyObject* /*unused*/) { return PyBool_FromLong(body_of<MessageQueue>(self)->full()); }
@@ -92,6 +113,11 @@ int set_maxsize(PyObject* self, PyObject* value, void* /*closure*/) {
   return 0;
 }
 
+PyObject* get_max_bytes(PyObject* self, void* /*closure*/) {
+  const std::uint64_t bound = body_of<MessageQueue>(self)->max_bytes();
+  return bound == 0 ? Py_NewRef(Py_None) : PyLong_FromUnsignedLongLong(bound);
+}
+
 PyObject* get_unfinished_tasks(PyObject* self, void* /*closure*/) {
   return PyLong_FromUnsignedLongLong(body_of<MessageQueue>(self)->unfinished());
 }
@@ -102,7 +128,7 @@ PyObject* get_is_shutdown(PyObject* self, void* /*closure*/) {
 
 PyMethodDef queue_methods[] = {
     FT_QUEUE_METHODS,
-    {"full", queue_full, METH_NOARGS, "full($self, /)\n--\n\nWhether it holds maxsize items now."},
+    {"full", queue_full, METH_NOARGS, "full($self, /)\n--\n\nWhether there is room for nothing: maxsize items are in it, or max_bytes bytes."},
     {"task_done", queue_task_done, METH_NOARGS,
      "task_done($self, /)\n--\n\nOne item that was taken is finished. ValueError: more calls than items."},
     {"join", queue_join, METH_NOARGS,
@@ -121,6 +147,7 @@ PyMethodDef queue_methods[] = {
 
 PyGetSetDef queue_attributes[] = {
     {"maxsize", get_maxsize, set_maxsize, "How many items fit; 0: no bound. May be set: what is in it stays.", nullptr},
+    {"max_bytes", get_max_bytes, nullptr, "How many bytes of encoded items may wait in a shared one; None: no bound.", nullptr},
     {"unfinished_tasks", get_unfinished_tasks, nullptr, "How many items were put and not yet finished by task_done().",
      nullptr},
     {"is_shutdown", get_is_shutdown, nullptr, "Whether shutdown() was called.", nullptr},
@@ -131,9 +158,12 @@ PyMemberDef members[] = {FT_PROXY_MEMBERS, {nullptr, 0, 0, 0, nullptr}};
 
 PyType_Slot queue_slots[] = {
     {Py_tp_doc, const_cast<char*>(
-                    "Queue(maxsize=0, *, shared=None)\n--\n\n"
+                    "Queue(maxsize=0, *, max_bytes=None, shared=None)\n--\n\n"
                     "A first-in-first-out queue for any number of producers and consumers; without a bound where maxsize is\n"
                     "zero or less.\n\n"
+                    "max_bytes: how many bytes of encoded items may wait in a shared one; a put waits while its item would\n"
+                    "make them more. An item larger than that goes in when the queue is empty. Threads pass references, which\n"
+                    "have no bytes of their own: there it holds nothing up.\n\n"
                     "shared: True puts it into memory that processes share, False into this process's own; None does what\n"
                     "the back end (get_backend()) needs. A shared one pickles its items at put().")},
     {Py_tp_new, reinterpret_cast<void*>(queue_new)},
@@ -156,7 +186,7 @@ int simple_queue_init(PyObject* self, PyObject* args, PyObject* kwargs) {
   static constexpr Signature kSignature{"SimpleQueue", kNames, 1, 0, 0};
   PyObject* shared = nullptr;
   if (!bind_call(kSignature, args, kwargs, &shared)) return -1;
-  return place_queue(self, shared, ObjectType::kSimpleQueue, 0, false);
+  return place_queue(self, shared, ObjectType::kSimpleQueue, 0, 0, false);
 }
 
 PyMethodDef simple_queue_methods[] = {FT_QUEUE_METHODS, FT_PROXY_METHODS, {nullptr, nullptr, 0, nullptr}};

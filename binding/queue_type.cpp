@@ -18,20 +18,11 @@ namespace {
 
 QueueObject* queue_object(PyObject* self) { return reinterpret_cast<QueueObject*>(self); }
 MessageQueue& queue_of(PyObject* self) { return *body_of<MessageQueue>(self); }
-bool is_private(PyObject* self) { return proxy_of(self)->header == nullptr; }
 
 PyObject* reference_in(const Message& message) {
   PyObject* item = nullptr;
   std::memcpy(&item, message.bytes.data(), sizeof item);
   return item;
-}
-
-Message message_of_reference(PyObject* item) {
-  Message message;
-  message.kind = kReference;
-  message.size = sizeof item;
-  std::memcpy(message.bytes.data(), &item, sizeof item);
-  return message;
 }
 
 bool encode_natively(Place& place, const Encoding& encoding, Message* message) {
@@ -82,6 +73,13 @@ bool encode_by_pickle(PyObject* self, PyObject* item, Message* message) {
 
 }  // namespace
 
+Message message_of_reference(PyObject* item) {
+  Message message;
+  message.kind = kReference;
+  std::memcpy(message.bytes.data(), &item, sizeof item);
+  return message;
+}
+
 bool encode_item(PyObject* self, PyObject* item, Message* message) {
   Encoding encoding;
   switch (encoding.encode(item)) {
@@ -122,8 +120,6 @@ PyObject* decode_item(PyObject* self, Message& message) {
   return item;
 }
 
-namespace {
-
 PyObject* raise_queue(PyObject* self, QueueOutcome outcome, Import timed_out) {
   State* state = state_of(self);
   PyObject* type = nullptr;
@@ -143,6 +139,8 @@ PyObject* raise_queue(PyObject* self, QueueOutcome outcome, Import timed_out) {
   return nullptr;
 }
 
+namespace {
+
 // Puts a message that is the caller's: true when the queue has taken it.
 bool put_message(PyObject* self, const Message& message, Deadline deadline) {
   Place& place = place_of(self);
@@ -152,7 +150,8 @@ bool put_message(PyObject* self, const Message& message, Deadline deadline) {
     if (outcome == QueueOutcome::kDone) return true;
     if (outcome == QueueOutcome::kFull && deadline.is_immediate()) outcome = QueueOutcome::kTimedOut;
     if (outcome == QueueOutcome::kFull || outcome == QueueOutcome::kBusy) {
-      outcome = queue_wait_detached(deadline, [&](WaitContext& context) { return queue.wait_not_full(place, context); });
+      outcome = queue_wait_detached(
+          deadline, [&](WaitContext& context) { return queue.wait_not_full(place, context, message.size); });
     }
     if (outcome != QueueOutcome::kDone) {
       raise_queue(self, outcome, Import::kQueueFull);
@@ -162,7 +161,7 @@ bool put_message(PyObject* self, const Message& message, Deadline deadline) {
 }
 
 PyObject* put_item(PyObject* self, PyObject* item, Deadline deadline) {
-  if (is_private(self)) {
+  if (is_private_queue(self)) {
     // The queue's reference first: once the item is in, another thread may take it and drop its own.
     if (!put_message(self, message_of_reference(Py_NewRef(item)), deadline)) {
       Py_DECREF(item);
@@ -196,7 +195,13 @@ PyObject* get_item(PyObject* self, Deadline deadline) {
   }
 }
 
-// The deadline of (block, timeout), null where they were left out. False: an error is set.
+struct Visit {
+  visitproc visit;
+  void* arg;
+};
+
+}  // namespace
+
 bool queue_deadline(PyObject* block, PyObject* timeout, Deadline* deadline) {
   const int blocks = block == nullptr ? 1 : PyObject_IsTrue(block);
   if (blocks < 0) return false;
@@ -216,13 +221,6 @@ bool queue_deadline(PyObject* block, PyObject* timeout, Deadline* deadline) {
   return deadline_of(timeout, Negative::kPassed, deadline);
 }
 
-struct Visit {
-  visitproc visit;
-  void* arg;
-};
-
-}  // namespace
-
 PyObject* queue_new(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*/) {
   PyObject* self = type->tp_alloc(type, 0);
   if (self == nullptr) return nullptr;
@@ -239,7 +237,8 @@ PyObject* queue_new(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*/
   return self;
 }
 
-int place_queue(PyObject* self, PyObject* shared, ObjectType type, std::uint64_t capacity, bool joinable) {
+int place_queue(PyObject* self, PyObject* shared, ObjectType type, std::uint64_t capacity, std::uint64_t max_bytes,
+                bool joinable) {
   State* state = state_of(self);
   Proxy* proxy = proxy_of(self);
   if (state == nullptr) return -1;
@@ -251,7 +250,7 @@ int place_queue(PyObject* self, PyObject* shared, ObjectType type, std::uint64_t
   if (region < 0) return -1;
   if (region == 0) {
     proxy->placed = true;
-    if (queue_of(self).initialise(*proxy->place, capacity, joinable)) return 0;
+    if (queue_of(self).initialise(*proxy->place, capacity, joinable, max_bytes)) return 0;
     PyErr_NoMemory();
     return -1;
   }
@@ -259,7 +258,7 @@ int place_queue(PyObject* self, PyObject* shared, ObjectType type, std::uint64_t
   if (header == nullptr) return -1;
   auto* queue = new (header->body<MessageQueue>()) MessageQueue();
   Place& place = default_session(state)->place();
-  if (!queue->initialise(place, capacity, joinable)) {
+  if (!queue->initialise(place, capacity, joinable, max_bytes)) {
     place.free(place.offset_of(header));
     PyErr_NoMemory();
     return -1;
@@ -291,7 +290,7 @@ void drop_items(PyObject* self) {
 
 int queue_traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
-  if (!is_private(self)) return 0;
+  if (!is_private_queue(self)) return 0;
   Visit work{visit, arg};
   return queue_of(self).visit(
       place_of(self),
@@ -303,17 +302,17 @@ int queue_traverse(PyObject* self, visitproc visit, void* arg) {
 }
 
 int queue_clear(PyObject* self) {
-  if (is_private(self)) drop_items(self);
+  if (is_private_queue(self)) drop_items(self);
   return 0;
 }
 
 void queue_dealloc(PyObject* self) {
   PyTypeObject* type = Py_TYPE(self);
   PyObject_GC_UnTrack(self);
-  if (is_private(self)) drop_items(self);
+  if (is_private_queue(self)) drop_items(self);
   release_proxy(self);
   Place& memory = Place::private_memory();
-  if (is_private(self)) queue_of(self).destroy(memory);
+  if (is_private_queue(self)) queue_of(self).destroy(memory);
   memory.free(queue_object(self)->own);
   type->tp_free(self);
   Py_DECREF(type);

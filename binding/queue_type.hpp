@@ -17,15 +17,19 @@ struct QueueObject {
 };
 
 PyObject* queue_new(PyTypeObject* type, PyObject* args, PyObject* kwargs);
-// tp_init's work. `capacity` 0: no bound. 0, or -1 with an error.
-int place_queue(PyObject* self, PyObject* shared, ObjectType type, std::uint64_t capacity, bool joinable);
+// tp_init's work. `capacity` and `max_bytes` 0: no bound. 0, or -1 with an error.
+int place_queue(PyObject* self, PyObject* shared, ObjectType type, std::uint64_t capacity, std::uint64_t max_bytes,
+                bool joinable);
 void queue_dealloc(PyObject* self);
 int queue_traverse(PyObject* self, visitproc visit, void* arg);
 int queue_clear(PyObject* self);
 
-// put(item, block=True, timeout=None), get(block=True, timeout=None) and the methods without arguments.
+// put(item, block=True, timeout=None), get(block=True, timeout=None) and the methods without arguments; queue_batch.cpp has
+// put_many(iterable, block=True, timeout=None) and get_many(max_items=None, block=True, timeout=None).
 PyObject* queue_put(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames);
 PyObject* queue_get(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames);
+PyObject* queue_put_many(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames);
+PyObject* queue_get_many(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames);
 PyObject* queue_put_nowait(PyObject* self, PyObject* item);
 PyObject* queue_get_nowait(PyObject* self, PyObject* unused);
 PyObject* queue_qsize(PyObject* self, PyObject* unused);
@@ -38,6 +42,14 @@ bool encode_item(PyObject* self, PyObject* item, Message* message);
 // The item of a message that was taken; the message is freed whatever happens, a block that arrays came in with the last of
 // them.
 PyObject* decode_item(PyObject* self, Message& message);
+// The message of an item in private memory, which has no bytes of its own. The reference that it is must be the caller's, and
+// is the queue's when it is put.
+Message message_of_reference(PyObject* item);
+inline bool is_private_queue(PyObject* self) { return proxy_of(self)->header == nullptr; }
+// Sets the error of an outcome other than kDone: `timed_out` is Full or Empty. Null.
+PyObject* raise_queue(PyObject* self, QueueOutcome outcome, Import timed_out);
+// The deadline of (block, timeout), null where they were left out. False: an error is set.
+bool queue_deadline(PyObject* block, PyObject* timeout, Deadline* deadline);
 
 // Takes items out of a private queue and drops them, their finalisers run. Each counts as finished.
 void drop_items(PyObject* self);
@@ -50,6 +62,18 @@ void drop_items(PyObject* self);
       {"get", as_method(queue_get), METH_FASTCALL | METH_KEYWORDS,                                                     \
        "get($self, /, block=True, timeout=None)\n--\n\n"                                                               \
        "Takes the oldest item; waits for one, timeout seconds at most, then raises queue.Empty."},                     \
+      {"put_many", as_method(queue_put_many), METH_FASTCALL | METH_KEYWORDS,                                           \
+       "put_many($self, /, iterable, block=True, timeout=None)\n--\n\n"                                               \
+       "Appends the items of the iterable, in groups with one synchronisation each; waits for room as put(), timeout\n" \
+       "seconds at most for all of them.\n\n"                                                                          \
+       "What is raised in the middle (queue.Full, ShutDown, KeyboardInterrupt, an error of the iterable or of an item)\n" \
+       "takes nothing back: what was put stays put, in order. The exception's put_count says how many items that is, and\n" \
+       "its remaining is a list of those that were drawn from the iterable and not put."},                             \
+      {"get_many", as_method(queue_get_many), METH_FASTCALL | METH_KEYWORDS,                                           \
+       "get_many($self, /, max_items=None, block=True, timeout=None)\n--\n\n"                                         \
+       "Takes the oldest items, one at least and max_items at most, as a list. Waits for the first one as get(), and for\n" \
+       "no other. task_done() is due for each.\n\n"                                                                    \
+       "Where an item cannot be rebuilt its error is raised, and the error's items is a list of what was taken besides."}, \
       {"put_nowait", queue_put_nowait, METH_O, "put_nowait($self, item, /)\n--\n\nput(item, block=False)."},           \
       {"get_nowait", queue_get_nowait, METH_NOARGS, "get_nowait($self, /)\n--\n\nget(block=False)."},                  \
       {"qsize", queue_qsize, METH_NOARGS, "qsize($self, /)\n--\n\nHow many items are in it now."},                     \

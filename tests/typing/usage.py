@@ -42,7 +42,11 @@ def synchronise() -> None:
 
 
 def pass_on() -> None:
-    queue: Queue[int] = Queue(maxsize=3)
+    queue: Queue[int] = Queue(maxsize=3, max_bytes=None)
+    queue.put_many(range(2), block=False)
+    queue.put_many(["text"])  # type: ignore[list-item]
+    assert_type(queue.get_many(2, timeout=1), list[int])
+    assert_type(queue.max_bytes, int | None)
     queue.put(1, timeout=2)
     assert_type(queue.get(), int)
     queue.put("text")  # type: ignore[arg-type]

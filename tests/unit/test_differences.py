@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from queue import Full
 from typing import Any
 
 import pytest
@@ -180,6 +181,18 @@ def unbuildable_item(processes: bool) -> None:
 
 def kill_myself() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@line("`Queue(max_bytes=...)`")
+def byte_bound(processes: bool) -> None:
+    items: Queue[bytes] = Queue(max_bytes=1000)
+    items.put(bytes(900))
+    assert items.max_bytes == 1000
+    if processes:
+        with pytest.raises(Full):
+            items.put_nowait(bytes(900))
+    else:
+        items.put_nowait(bytes(900))
 
 
 @line("a worker that is killed")
