@@ -93,7 +93,7 @@ class Engine:
         self._state = OPEN
         self._lock = threading.RLock()  # an RLock: a finaliser that runs under it may submit or shut down
         self._pid = os.getpid()
-        _register(self)
+        _live.add(self)
 
     # What the kinds of engine define.
 
@@ -233,6 +233,7 @@ def call_item(kind: int, function: Callable[..., Any], item: Any) -> Outcome:
 
 def make_engine(options: Options) -> Engine:
     """An engine of the back end that is chosen now."""
+    _hook_exit()
     if backend_of_workers():
         from freethreading._process_engine import ProcessEngine
 
@@ -249,15 +250,17 @@ _hooked_pid = 0
 _left_pid = 0
 
 
-def _register(engine: Engine) -> None:
+def _hook_exit() -> None:
+    # Raises where the interpreter is at its end.
     global _hooked_pid
     if leaving():
         raise RuntimeError("cannot make a pool after interpreter shutdown")
     if _hooked_pid != os.getpid():
-        # Before non-daemon threads are joined. Raises where the interpreter is past that.
-        threading._register_atexit(leave)  # type: ignore[attr-defined]
+        try:
+            threading._register_atexit(leave)  # type: ignore[attr-defined]  # before non-daemon threads are joined
+        except RuntimeError:  # the interpreter is past that
+            raise RuntimeError("cannot make a pool after interpreter shutdown") from None
         _hooked_pid = os.getpid()
-    _live.add(engine)
 
 
 def forget(engine: Engine) -> None:

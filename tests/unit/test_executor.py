@@ -346,6 +346,27 @@ def test_submit_at_the_programs_end(backend: str) -> None:
     ), done.stderr
 
 
+@pytest.mark.parametrize("backend", ["threading", "multiprocessing"])
+def test_a_first_pool_at_the_programs_end(backend: str) -> None:
+    done = run_program(
+        """
+        import atexit, freethreading
+        @atexit.register
+        def late():
+            for kind in (freethreading.WorkerPool, freethreading.WorkerPoolExecutor):
+                try:
+                    kind(1)
+                except RuntimeError as error:
+                    print(error)
+        """,
+        backend,
+    )
+    assert (done.returncode, done.stdout) == (
+        0,
+        "cannot make a pool after interpreter shutdown\n" * 2,
+    ), done.stderr
+
+
 def test_a_child_of_multiprocessing_may_leave_an_executor_running(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run_program(
         """
