@@ -35,7 +35,9 @@ class SharedArray(_Array):
         self, array: _Array, context: Any = None, return_scalar: bool | None = None, /
     ) -> Any:
         if isinstance(array, SharedArray):
-            return array  # it was given as `out`
+            if array is self or array._memory is not None:
+                return array  # it was given as `out`
+            array = np.asarray(array)  # before NumPy 2 results are made as instances of the operand's class
         if self._memory is not None and array.base is not None and np.may_share_memory(array, self):
             view: SharedArray = _numpy.asarray(array).view(
                 SharedArray
