@@ -124,6 +124,14 @@ class ByValuePickler(_Pickler):
         self._closure_cells: set[int] = set()
         self._ordinary: set[type] = set()  # types that need nothing special
 
+    def dump(self, obj: object) -> None:
+        try:
+            super().dump(obj)
+        except BaseException:
+            # The traceback holds this pickler, and before Python 3.11 the collector does not see what a memo holds.
+            self.clear_memo()
+            raise
+
     def reducer_override(self, obj: object) -> Reduced:
         kind = type(obj)
         if kind in self._ordinary:

@@ -82,7 +82,8 @@ def test_an_interrupt_ends_the_program_with_one_traceback(kind: str, body: str) 
     )
     assert program.stdout is not None
     family = set(json.loads(program.stdout.readline()))
-    assert len(family) >= 4  # supervisor, zygote, two workers
+    # Supervisor, zygote, two workers; an executor whose calls end quickly needs one.
+    assert len(family) >= (4 if kind == "WorkerPool" or "submit" in body else 3)
     assert {os.getpgid(pid) for pid in family} == {program.pid}  # all of them get it
     interrupted = time.monotonic()
     os.killpg(program.pid, signal.SIGINT)
