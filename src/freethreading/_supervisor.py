@@ -23,6 +23,8 @@ main(preparation)
 """
 # How long the end of the process waits for the supervisor's, which kills the workers that there still are.
 STOP_SECONDS = 2.0
+# A supervisor may be killed before it gets its first request; one that always ends at once cannot run here.
+STARTS = 3
 # Behind the finalizers of others, and after multiprocessing has joined the children.
 _EXIT_PRIORITY = -100
 
@@ -36,10 +38,12 @@ def request(record: _core.WorkerRecord, descriptors: list[int]) -> None:
     with _lock:
         if _supervisor is None:
             _supervisor = _core.Supervisor()
-        if not _supervisor.request(record, descriptors):
+        for _ in range(STARTS):
+            if _supervisor.request(record, descriptors):
+                return
             _start(_supervisor)
-            if not _supervisor.request(record, descriptors):
-                raise OSError("worker processes cannot be started: the supervisor process ended at once")
+        if not _supervisor.request(record, descriptors):
+            raise OSError("worker processes cannot be started: the supervisor process ended at once, several times")
 
 
 def pid() -> int:
