@@ -43,7 +43,9 @@ def request(record: _core.WorkerRecord, descriptors: list[int]) -> None:
                 return
             _start(_supervisor)
         if not _supervisor.request(record, descriptors):
-            raise OSError("worker processes cannot be started: the supervisor process ended at once, several times")
+            raise OSError(
+                "worker processes cannot be started: the supervisor process ended at once, several times"
+            )
 
 
 def pid() -> int:
