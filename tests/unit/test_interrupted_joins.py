@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,9 +21,8 @@ def on_both(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("FREETHREADING_BACKEND", request.param)
 
 
-@contextlib.contextmanager
-def interrupting() -> Iterator[None]:
-    """Interrupts the block until that has raised once."""
+def interrupt_join(join: Callable[[], object]) -> None:
+    """Interrupts join() until that has raised once."""
     came = threading.Event()
 
     def handle(*_: object) -> None:
@@ -41,7 +39,8 @@ def interrupting() -> Iterator[None]:
     try:
         with pytest.raises(Interrupted):
             thread.start()
-            yield
+            join()
+            raise AssertionError("it did not wait")
         thread.join()
     finally:
         signal.signal(signal.SIGUSR1, before)
@@ -50,12 +49,6 @@ def interrupting() -> Iterator[None]:
 def wait_for(event: Any) -> int:
     event.wait()
     return 7
-
-
-def interrupt_join(join: Callable[[], object]) -> None:
-    with interrupting():
-        join()
-        raise AssertionError("it did not wait")
 
 
 def test_a_worker() -> None:

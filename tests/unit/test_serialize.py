@@ -283,15 +283,18 @@ def test_the_second_attempt_names_it_once() -> None:
     assert _serialize.dumps([lock, lambda: 1]).shared == [lock]
 
 
+class PicklesWithin:
+    def __init__(self, inner: object) -> None:
+        self.inner = inner
+
+    def __reduce__(self) -> Any:
+        assert _serialize.dumps(self.inner).shared == [self.inner]
+        return int, ()
+
+
 def test_pickling_within_pickling_has_its_own_capture() -> None:
     first, second = _core.Lock(shared=True), _core.Lock(shared=True)
-
-    class Nested:
-        def __reduce__(self) -> Any:
-            assert _serialize.dumps(first).shared == [first]
-            return int, ()
-
-    assert _serialize.dumps([Nested(), second]).shared == [second]
+    assert _serialize.dumps([PicklesWithin(first), second]).shared == [second]
 
 
 def test_what_was_made_for_threads_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
