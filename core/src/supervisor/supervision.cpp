@@ -79,7 +79,7 @@ void Supervision::receive_requests() {
   for (;;) {
     protocol::StartRequest request{};
     std::size_t size = sizeof request;
-    Waiting waiting{.record = nullptr, .token = {}, .descriptors = {}, .attempts = 0};
+    Waiting waiting{.record = nullptr, .token = {}, .descriptors = {}};
     const os::PacketResult result = os::receive_packet(protocol::kControl, &request, size, waiting.descriptors, false);
     if (result == os::PacketResult::kClosed) {
       ending_ = true;
@@ -104,7 +104,7 @@ void Supervision::receive_requests() {
 void Supervision::order_next() {
   while (!ordered_ && !waiting_.empty()) {
     Waiting& first = waiting_.front();
-    if (++first.attempts > kMaxAttempts) {
+    if (first.attempts >= kMaxAttempts) {
       fail_first(kExitedWithOne);
       continue;
     }
@@ -112,10 +112,17 @@ void Supervision::order_next() {
     if (!zygote_.start(death_pipe_, mask_before_)) {
       fail_first(kExitedWithOne);
     } else if (zygote_.order(order, first.descriptors)) {
+      ++first.attempts;
       ordered_ = true;
       FT_CRASH_POINT("supervisor.ordered");
-    } else if (zygote_.pid() != 0) {
-      return;  // it has closed its end: its death comes by SIGCHLD, and with it the next attempt
+    } else {
+      // It has closed its end: its death comes by SIGCHLD, and with it the next attempt. Until then this may be asked often,
+      // and is one attempt.
+      if (first.refused_by != zygote_.pid()) {
+        first.refused_by = zygote_.pid();
+        ++first.attempts;
+      }
+      return;
     }
   }
 }

@@ -35,7 +35,8 @@ class Supervision {
     ObjectHeader* record;
     WorkerToken token;
     std::vector<int> descriptors;
-    int attempts;
+    int attempts = 0;    // zygotes that were given it, or would not take it
+    int refused_by = 0;  // the zygote that would not, last
   };
 
   bool begin();
