@@ -298,17 +298,19 @@ void Runs::end_period_after(Nanoseconds length) noexcept {
   }
 }
 
-// Gives the pages of warm runs back, those freed first before those freed last, until `target` chunks are warm.
+// Gives the pages of warm runs back until `target` chunks are warm: those that were freed last.
 void Runs::trim(std::int64_t target) noexcept {
   const OwnerId owner = place_.self();
   if (owner == kNobody || file_.descriptor() < 0) {
     return;
   }
   const Backing backing(backing_);
-  const std::uint64_t end = hints_.recent_end.load();
-  TrimCursor cursor;
-  cursor.recent = end - std::min<std::uint64_t>(end, RunHints::kRecent);
-  while (const std::optional<Run> run = begin_trimming(target, cursor, owner)) {
+  Trimming trimming(target);
+  {
+    const RegionGuard guard(place_, header_->growth);
+    choose_to_keep(trimming);
+  }
+  while (const std::optional<Run> run = begin_trimming(trimming, owner)) {
     FT_CRASH_POINT("blocks.trim.taken");
     empty(*run);
     FT_CRASH_POINT("blocks.trim.emptied");
@@ -316,50 +318,59 @@ void Runs::trim(std::int64_t target) noexcept {
   }
 }
 
-// Takes a warm run, or the end of one. None: no more than `target` chunks are warm.
-std::optional<Runs::Run> Runs::begin_trimming(std::int64_t target, TrimCursor& cursor, OwnerId owner) noexcept {
-  const RegionGuard guard(place_, header_->growth);
-  if (hints_.warm.load() <= target && (target > 0 || cursor.surveyed)) {
-    return std::nullopt;
+void Runs::choose_to_keep(Trimming& trimming) noexcept {
+  if (trimming.target == 0) {
+    static_cast<void>(survey(kNone));  // what is joined is given back at once
   }
-  const std::uint64_t head = find_to_trim(cursor);
-  const std::int64_t surplus = hints_.warm.load() - target;
-  if (head == kNone || surplus <= 0) {
-    return std::nullopt;
+  auto left = static_cast<std::uint64_t>(trimming.target);
+  const std::uint64_t end = hints_.recent_end.load();
+  for (std::uint64_t back = 1; back <= std::min<std::uint64_t>(end, RunHints::kRecent) && left > 0; ++back) {
+    const std::uint32_t noted = hints_.recent[(end - back) % RunHints::kRecent].load();
+    if (noted == 0 || !is_warm_run(descriptor(noted - 1).load()) || trimming.kept_of(noted - 1) > 0) {
+      continue;  // or noted twice
+    }
+    const std::uint64_t length = std::min(left, run_length(descriptor(noted - 1).load()));
+    trimming.kept[trimming.count++] = {.head = noted - 1, .length = length};
+    left -= length;
   }
-  const std::uint64_t whole = run_length(descriptor(head).load());
-  Run run{.head = head, .length = std::min(whole, static_cast<std::uint64_t>(surplus))};
-  if (run.length < whole) {
-    run.head = head + whole - run.length;
-    descriptor(head).store(run_descriptor(block_word(BlockKind::kFree), whole - run.length));
-    FT_CRASH_POINT("blocks.trim.cut");
-  }
-  descriptor(run.head).store(run_descriptor(block_word(BlockKind::kBacking, owner), run.length));
-  hints_.warm.fetch_sub(static_cast<std::int64_t>(run.length));
-  hints_.used.fetch_add(static_cast<std::int64_t>(run.length));
-  return run;
 }
 
-std::uint64_t Runs::find_to_trim(TrimCursor& cursor) noexcept {
-  for (; cursor.recent < hints_.recent_end.load(); ++cursor.recent) {
-    const std::uint32_t noted = hints_.recent[cursor.recent % RunHints::kRecent].load();
-    if (noted != 0 && is_warm_run(descriptor(noted - 1).load())) {
-      return noted - 1;
-    }
-  }
-  if (!cursor.surveyed) {
-    static_cast<void>(survey(kNone));
-    cursor.surveyed = true;
-  }
+std::uint64_t Runs::Trimming::kept_of(std::uint64_t head) const noexcept {
+  const Run* const last = kept.data() + count;
+  const Run* const found = std::find_if(kept.data(), last, [&](const Run& run) { return run.head == head; });
+  return found == last ? 0 : found->length;
+}
+
+// Takes a warm run that is not kept, or the end of one. None: no more than `target` chunks are warm.
+std::optional<Runs::Run> Runs::begin_trimming(Trimming& trimming, OwnerId owner) noexcept {
+  const RegionGuard guard(place_, header_->growth);
+  const std::uint64_t chunks = header_->chunks.load();
+  const std::int64_t surplus = hints_.warm.load() - trimming.target;
   // From the middle of the chunks on: a descriptor that is not 0 is a head's, wherever one comes from.
-  for (const std::uint64_t chunks = header_->chunks.load(); cursor.chunk < chunks;) {
-    const std::uint64_t word = descriptor(cursor.chunk).load();
-    if (is_warm_run(word)) {
-      return cursor.chunk;
+  while (trimming.chunk < chunks && surplus > 0) {
+    const std::uint64_t head = trimming.chunk;
+    const std::uint64_t word = descriptor(head).load();
+    const std::uint64_t whole = run_length(word);
+    const std::uint64_t kept = is_warm_run(word) ? trimming.kept_of(head) : 0;
+    trimming.chunk += whole;
+    if (!is_warm_run(word) || kept >= whole) {
+      continue;
     }
-    cursor.chunk += run_length(word);
+    Run run{.head = head, .length = std::min(whole - kept, static_cast<std::uint64_t>(surplus))};
+    if (run.length < whole) {
+      run.head = head + whole - run.length;
+      descriptor(head).store(run_descriptor(block_word(BlockKind::kFree), whole - run.length));
+      FT_CRASH_POINT("blocks.trim.cut");
+    }
+    descriptor(run.head).store(run_descriptor(block_word(BlockKind::kBacking, owner), run.length));
+    hints_.warm.fetch_sub(static_cast<std::int64_t>(run.length));
+    hints_.used.fetch_add(static_cast<std::int64_t>(run.length));
+    return run;
   }
-  return kNone;
+  if (surplus > 0) {
+    static_cast<void>(survey(kNone));  // there is less than was thought
+  }
+  return std::nullopt;
 }
 
 }  // namespace freethreading::memory

@@ -15,6 +15,7 @@
 // Thread-safe. Knows nothing of small blocks.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <optional>
@@ -71,11 +72,14 @@ class Runs {
     std::uint64_t free = kNone;
     std::uint64_t tail = kNone;
   };
-  // How far a trim has looked for warm runs: through the recent ones, then from the first chunk on.
-  struct TrimCursor {
-    std::uint64_t recent = 0;
+  // A trim on its way through the chunks, and the parts of warm runs that it passes over.
+  struct Trimming {
+    explicit Trimming(std::int64_t wanted) noexcept : target(wanted) {}
+    std::int64_t target;
     std::uint64_t chunk = 0;
-    bool surveyed = false;
+    std::size_t count = 0;
+    std::array<Run, RunHints::kRecent> kept;  // not initialised: `count` of them
+    [[nodiscard]] std::uint64_t kept_of(std::uint64_t head) const noexcept;
   };
 
   // Under `growth`:
@@ -85,13 +89,13 @@ class Runs {
   std::uint64_t join(std::uint64_t head, std::uint64_t chunks) noexcept;
   std::uint64_t grow(std::uint64_t from, std::uint64_t length) noexcept;
   bool cut(std::uint64_t head, std::uint64_t length, OwnerId owner) noexcept;
-  std::uint64_t find_to_trim(TrimCursor& cursor) noexcept;
+  void choose_to_keep(Trimming& trimming) noexcept;
+  std::optional<Run> begin_trimming(Trimming& trimming, OwnerId owner) noexcept;
 
   void end_period_after(Nanoseconds length) noexcept;
   bool secure(Run run) noexcept;
   void empty(Run run) noexcept;
   void trim(std::int64_t target) noexcept;
-  std::optional<Run> begin_trimming(std::int64_t target, TrimCursor& cursor, OwnerId owner) noexcept;
   void end_backing(Run run, std::uint32_t word) noexcept;
   void remember(std::uint64_t head) noexcept;
   [[nodiscard]] std::int64_t bound() const noexcept;

@@ -104,7 +104,12 @@ class MemoryCrashTest : public SessionTest, public ::testing::WithParamInterface
   void come_by_all(Board& board) {
     const auto chunks = [] { return place().at<memory::RegionHeader>(0)->chunks.load(); };
     const std::uint64_t before = chunks();
+    memory::RunHints& hints = place().at<memory::RegionHeader>(0)->runs;
     while (chunks() == before) {
+      // As if nothing were free: hints may be wrong.
+      hints.warm.store(0);
+      hints.searched_for.store(0);
+      hints.searched_at.store(hints.freed.load());
       ASSERT_NE(place().allocate(2 * memory::kChunkSize), kNoOffset);
     }
     const Offset run = place().allocate(4 * memory::kChunkSize);
@@ -124,6 +129,7 @@ class MemoryCrashTest : public SessionTest, public ::testing::WithParamInterface
 
   // Gives a part of a run back, joins neighbours, gives all back and takes it again.
   static void come_by_trimming() {
+    session().trim(true);
     std::array<Offset, 3> pieces{};
     for (Offset& piece : pieces) {
       piece = place().allocate(2 * memory::kChunkSize);
@@ -131,8 +137,12 @@ class MemoryCrashTest : public SessionTest, public ::testing::WithParamInterface
     }
     const Offset run = place().allocate(8 * memory::kChunkSize);
     place().free(run);
-    // More than stays warm: a hint that may be wrong.
-    place().at<memory::RegionHeader>(0)->runs.warm.store(2 * memory::Runs::kNeverWarmer);
+    // More than stays warm, and none of it freed lately: hints may be wrong.
+    memory::RunHints& hints = place().at<memory::RegionHeader>(0)->runs;
+    hints.warm.store(2 * memory::Runs::kNeverWarmer);
+    for (std::atomic<std::uint32_t>& noted : hints.recent) {
+      noted.store(0);
+    }
     for (const Offset piece : pieces) {
       place().free(piece);
     }

@@ -74,7 +74,7 @@ TEST_F(SharedBufferTest, WhatOneProcessWritesTheOthersSee) {
 }
 
 TEST_F(SharedBufferTest, OneThatIsFreeIsUsedAgain) {
-  constexpr std::size_t kSize = std::size_t{100} << 20;
+  constexpr std::size_t kSize = std::size_t{20} << 20;
   ObjectHeader* first = make(kSize);
   ASSERT_NE(first, nullptr);
   const std::size_t before = session().usage().file_bytes;
