@@ -298,7 +298,7 @@ void Runs::end_period_after(Nanoseconds length) noexcept {
   }
 }
 
-// Gives the pages of warm runs back until `target` chunks are warm: those that were freed last.
+// Gives the pages of warm runs back until `target` chunks are warm: those that were freed last stay so.
 void Runs::trim(std::int64_t target) noexcept {
   const OwnerId owner = place_.self();
   if (owner == kNobody || file_.descriptor() < 0) {
