@@ -127,8 +127,7 @@ class ByValuePickler(_Pickler):
     def dump(self, obj: object) -> None:
         try:
             super().dump(obj)
-        except BaseException:
-            # The traceback holds this pickler, and before Python 3.11 the collector does not see what a memo holds.
+        except BaseException:  # as in _reducers
             self.clear_memo()
             raise
 

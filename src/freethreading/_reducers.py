@@ -40,7 +40,12 @@ def dumps(obj: object, outside: Outside | None = None) -> bytes:
     stream = io.BytesIO()
     pickler = pickle.Pickler(stream, PROTOCOL, buffer_callback=outside)
     pickler.dispatch_table = _table
-    pickler.dump(obj)
+    try:
+        pickler.dump(obj)
+    except BaseException:
+        # The traceback holds this pickler, and before Python 3.11 the collector does not see what a memo holds.
+        pickler.clear_memo()
+        raise
     return stream.getvalue()
 
 

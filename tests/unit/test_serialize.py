@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import freethreading
-from freethreading import _capture, _core, _serialize
+from freethreading import _capture, _core, _reducers, _serialize
 
 pytestmark = pytest.mark.usefixtures("kind_of_main")
 
@@ -266,8 +266,13 @@ def fail_to_dump(obj: object) -> None:
     raise AssertionError("it was pickled")
 
 
+@pytest.mark.parametrize("reducers", [False, True], ids=["plain", "with multiprocessing's reducers"])
 @pytest.mark.parametrize("error", [None, OwnError, KeyboardInterrupt])
-def test_nothing_is_kept_when_pickling_fails(error: type[BaseException] | None) -> None:
+def test_nothing_is_kept_when_pickling_fails(
+    error: type[BaseException] | None, reducers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_reducers, "_needed", reducers)
+    monkeypatch.setattr(_reducers, "_look", lambda: None)
     lock = _core.Lock(shared=True)
     gone = weakref.ref(lock)
     bad: Any = threading.Lock() if error is None else Refuses(error())
