@@ -63,6 +63,9 @@ def infrastructure() -> None:
         worker.join()
         worker.close()
         assert worker not in freethreading.active_children()
+    # What was there before the first test is not looked at again by each collection.
+    gc.collect()
+    gc.freeze()
 
 
 class Belongings:

@@ -19,10 +19,11 @@ class Table:
         for name in os.listdir(PROC):
             if name.isdigit():
                 try:
-                    fields = (PROC / name / "stat").read_text().rpartition(")")[2].split()
+                    with open(f"/proc/{name}/stat", "rb", 0) as file:  # read for every test: no Path, no decoding
+                        fields = file.read().rpartition(b")")[2].split()
                 except OSError:
                     continue  # it has just ended
-                if fields[0] != "Z":
+                if fields[0] != b"Z":
                     self.parents[int(name)] = int(fields[1])
                     self._began[int(name)] = int(fields[19])
 
