@@ -141,12 +141,11 @@ PyObject* raise_queue(PyObject* self, QueueOutcome outcome, Import timed_out) {
 
 namespace {
 
-// Puts a message that is the caller's: true when the queue has taken it.
-bool put_message(PyObject* self, const Message& message, Deadline deadline) {
+// What is left of a put whose first try came out as `outcome`. Apart, as that of a get: the first try seldom fails.
+[[gnu::noinline]] bool put_later(PyObject* self, const Message& message, Deadline deadline, QueueOutcome outcome) {
   Place& place = place_of(self);
   MessageQueue& queue = queue_of(self);
-  for (;;) {
-    QueueOutcome outcome = queue.try_put(place, message);
+  for (;; outcome = queue.try_put(place, message)) {
     if (outcome == QueueOutcome::kDone) return true;
     if (outcome == QueueOutcome::kFull && deadline.is_immediate()) outcome = QueueOutcome::kTimedOut;
     if (outcome == QueueOutcome::kFull || outcome == QueueOutcome::kBusy) {
@@ -158,6 +157,12 @@ bool put_message(PyObject* self, const Message& message, Deadline deadline) {
       return false;
     }
   }
+}
+
+// Puts a message that is the caller's: true when the queue has taken it.
+bool put_message(PyObject* self, const Message& message, Deadline deadline) {
+  const QueueOutcome outcome = queue_of(self).try_put(place_of(self), message);
+  return outcome == QueueOutcome::kDone || put_later(self, message, deadline, outcome);
 }
 
 PyObject* put_item(PyObject* self, PyObject* item, Deadline deadline) {
@@ -180,12 +185,10 @@ PyObject* put_item(PyObject* self, PyObject* item, Deadline deadline) {
   Py_RETURN_NONE;
 }
 
-PyObject* get_item(PyObject* self, Deadline deadline) {
+[[gnu::noinline]] PyObject* get_later(PyObject* self, Message& message, Deadline deadline, QueueOutcome outcome) {
   Place& place = place_of(self);
   MessageQueue& queue = queue_of(self);
-  for (;;) {
-    Message message;
-    QueueOutcome outcome = queue.try_get(place, message);
+  for (;; outcome = queue.try_get(place, message)) {
     if (outcome == QueueOutcome::kDone) return decode_item(self, message);
     if (outcome == QueueOutcome::kEmpty && deadline.is_immediate()) outcome = QueueOutcome::kTimedOut;
     if (outcome == QueueOutcome::kEmpty || outcome == QueueOutcome::kBusy) {
@@ -193,6 +196,13 @@ PyObject* get_item(PyObject* self, Deadline deadline) {
     }
     if (outcome != QueueOutcome::kDone) return raise_queue(self, outcome, Import::kQueueEmpty);
   }
+}
+
+PyObject* get_item(PyObject* self, Deadline deadline) {
+  Message message;
+  const QueueOutcome outcome = queue_of(self).try_get(place_of(self), message);
+  if (outcome != QueueOutcome::kDone) return get_later(self, message, deadline, outcome);
+  return message.kind == kReference ? reference_in(message) : decode_item(self, message);
 }
 
 struct Visit {

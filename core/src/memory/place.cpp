@@ -28,7 +28,7 @@ Place& Place::private_memory() noexcept {
   return place;
 }
 
-OwnerId Place::register_self() noexcept {
+[[gnu::noinline]] OwnerId Place::register_self() noexcept {
   if (session_ != nullptr) {
     return session_->register_self();
   }
@@ -69,13 +69,13 @@ std::size_t Place::usable_size(Offset block) const noexcept {
   return session_ != nullptr ? session_->usable_size(block) : private_block(block)->size;
 }
 
-void Place::link(Offset block) noexcept {
+[[gnu::noinline]] void Place::link(Offset block) noexcept {
   if (session_ != nullptr) {
     session_->link(block);
   }
 }
 
-void Place::adopt(Offset block, bool carrier) noexcept {
+[[gnu::noinline]] void Place::adopt(Offset block, bool carrier) noexcept {
   if (session_ != nullptr) {
     session_->adopt(block, carrier);
   }

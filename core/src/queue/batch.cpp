@@ -115,7 +115,7 @@ void MessageQueue::put_run(Place& place, Segment& segment, std::uint64_t index, 
   FT_CRASH_POINT("queue.put.cleared");
 }
 
-QueueOutcome MessageQueue::put_many_locked(Place& place, std::span<const Message> messages, std::size_t& put) noexcept {
+[[gnu::noinline]] QueueOutcome MessageQueue::put_many_locked(Place& place, std::span<const Message> messages, std::size_t& put) noexcept {
   // Relaxed: written under this lock.
   if (shut_down_.load(std::memory_order_relaxed) != kOpen) {
     return QueueOutcome::kShutDown;

@@ -35,11 +35,18 @@ struct Segment {
 };
 static_assert(sizeof(Segment) == 4096);
 
+inline void copy_word(std::byte* to, const std::byte* from) noexcept { std::memcpy(to, from, sizeof(std::uint64_t)); }
+
 // Copies what a message uses of its cell: most small items fit into the first half of it.
 inline void copy_message(Message& to, const Message& from) noexcept {
-  constexpr std::size_t kShort = 16;  // together with the head of the message: 40 bytes, five words
-  constexpr std::size_t kHead = offsetof(Message, bytes);
-  std::memcpy(static_cast<void*>(&to), &from, kHead + kShort);
+  constexpr std::size_t kShort = 16;
+  // Word by word, as they were written just now: a wider load would have to wait until these stores have left the processor.
+  to.size = from.size;
+  to.block = from.block;
+  to.kind = from.kind;
+  to.handles = from.handles;
+  copy_word(to.bytes.data(), from.bytes.data());
+  copy_word(to.bytes.data() + 8, from.bytes.data() + 8);
   if (from.size > kShort || !from.is_inline()) {
     std::memcpy(to.bytes.data() + kShort, from.bytes.data() + kShort, Message::kInlineBytes - kShort);
   }

@@ -37,13 +37,13 @@ OwedRecord* OwedLedger::find(OwnerId owner) const noexcept {
   return nullptr;
 }
 
-OwedRecord* OwedLedger::claim() noexcept {
+[[gnu::noinline]] OwedRecord* OwedLedger::claim() noexcept {
   const OwnerId self = place.self();
   OwedRecord* record = find(self);
   return record != nullptr ? record : claim_new(self);
 }
 
-OwedRecord* OwedLedger::claim_new(OwnerId owner) noexcept {
+[[gnu::noinline]] OwedRecord* OwedLedger::claim_new(OwnerId owner) noexcept {
   std::atomic<Offset>* link = &queue.owed_;
   for (OwedBlock* block = block_at(place, *link); block != nullptr; block = block_at(place, *link)) {
     std::size_t at = home(owner);

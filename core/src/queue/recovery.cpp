@@ -11,7 +11,7 @@ namespace freethreading {
 // Both changes of the chain run under an intent with the present count: there is nothing to undo then, only a chain to
 // mend, and the intent's owner tells a sweeper that the mending is not over.
 
-Segment* QueueRecovery::extend(Segment* last, std::uint64_t index) noexcept {
+[[gnu::noinline]] Segment* QueueRecovery::extend(Segment* last, std::uint64_t index) noexcept {
   MessageQueue::End& tail = queue.tail_;
   // sync: INTENT (release): before the change; pairs with repair
   tail.intent.store(pack_intent(place.self(), index), std::memory_order_release);
@@ -44,7 +44,7 @@ Segment* QueueRecovery::extend(Segment* last, std::uint64_t index) noexcept {
   return segment;
 }
 
-Segment* QueueRecovery::advance(Segment* first, std::uint64_t index) noexcept {
+[[gnu::noinline]] Segment* QueueRecovery::advance(Segment* first, std::uint64_t index) noexcept {
   MessageQueue::End& head = queue.head_;
   // Relaxed: written under this lock.
   const Offset used_up = head.segment.load(std::memory_order_relaxed);
@@ -90,7 +90,7 @@ bool QueueRecovery::keep_as_spare(Offset segment) noexcept {
   return keep;
 }
 
-void QueueRecovery::write_note(TakeNote& note, const Message& message, std::uint64_t sequence) noexcept {
+[[gnu::noinline]] void QueueRecovery::write_note(TakeNote& note, const Message& message, std::uint64_t sequence) noexcept {
   std::uint64_t tag = 0;
   std::memcpy(&tag, message.bytes.data(), sizeof(tag));
   // sync: NOTE (release): no number, then the tag, then its number; pairs with the reader of the note
@@ -198,7 +198,7 @@ void QueueRecovery::repair_head() noexcept {
   head.intent.store(0, std::memory_order_release);
 }
 
-void QueueRecovery::wake_producers() noexcept {
+[[gnu::noinline]] void QueueRecovery::wake_producers() noexcept {
   Gate gate(queue.not_full_);
   // Where room is in bytes, the first one's item may be too large for what another's fits into.
   queue.max_bytes_ != 0 ? gate.notify_all(place) : gate.notify_one(place);

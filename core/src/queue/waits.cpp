@@ -14,6 +14,7 @@ QueueOutcome MessageQueue::wait_not_full(Place& place, WaitContext& context, std
   for (;;) {
     Gate gate(not_full_);
     const std::uint32_t token = gate.prepare();
+    head_.lock.look_behind();
     if (is_shut_down()) {
       return QueueOutcome::kShutDown;
     }
@@ -40,6 +41,7 @@ QueueOutcome MessageQueue::wait_not_empty(Place& place, WaitContext& context, st
   for (;;) {
     Gate gate(not_empty_);
     const std::uint32_t token = gate.prepare();
+    tail_.lock.look_behind();
     // sync: SHUT_DOWN (acquire): puts that came before it are seen by size(); pairs with shut_down
     const std::uint32_t shutdown = shut_down_.load(std::memory_order_acquire);
     if (shutdown == kImmediate) {

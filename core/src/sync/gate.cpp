@@ -6,19 +6,6 @@
 
 namespace freethreading {
 
-namespace {
-
-constexpr std::uint32_t kSleepers = 1U << 0;
-constexpr std::uint32_t kSpinner = 1U << 1;
-constexpr std::uint32_t kWatched = 1U << 2;
-constexpr std::uint32_t kFlags = kSleepers | kSpinner | kWatched;
-constexpr std::uint32_t kEpochStep = 1U << 3;
-static_assert((kFlags & kEpochStep) == 0 && kFlags + 1 == kEpochStep);
-
-constexpr std::uint32_t epoch_of(std::uint32_t word) { return word & ~kFlags; }
-
-}  // namespace
-
 std::uint32_t Gate::prepare() noexcept {
   const std::uint32_t word = word_.fetch_or(kWatched);
   // Orders the mark before what the caller looks at next, whatever order it looks with.
@@ -81,6 +68,10 @@ bool Gate::spin(std::uint32_t epoch) noexcept {
 void Gate::notify(Place& place, int count) noexcept {
   // Orders the caller's change before the look at the word.
   std::atomic_thread_fence(std::memory_order_seq_cst);
+  move_on(place, count);
+}
+
+[[gnu::noinline]] void Gate::move_on(Place& place, int count) noexcept {
   std::uint32_t word = word_.load();
   std::uint32_t next = 0;
   do {

@@ -3,6 +3,8 @@
 //
 //   waiter:    token = gate.prepare(); look; if there is nothing: gate.wait(place, token, context); look again
 //   notifier:  change what waiters look at; gate.notify_one(place) or notify_all(place)
+//   or:        change it under a Lock, unlock that; gate.notify_after_unlock(place, count). The waiter calls look_behind() of
+//              that Lock between prepare() and its look.
 //
 // A Gate is a view of a 32-bit word, zero at first, in the structure that it guards:
 //
@@ -13,7 +15,9 @@
 //   3-31   EPOCH     counts the notifications that somebody may have been waiting for
 //
 // Invariant WATCHED: a waiter looks only after it has set WATCHED, a notifier reads the word only after its change; so
-// either the waiter sees the change or the notifier sees WATCHED and moves EPOCH on.
+// either the waiter sees the change or the notifier sees WATCHED and moves EPOCH on. What orders the two is a fence between
+// change and reading; behind an unlock() it is the unlock, which is in the order of all fences and is not earlier than the
+// waiter's look_behind() unless that sees it, and with it the change.
 // Invariant SLEEPERS: a thread sleeps only on a word with SLEEPERS and with its token's EPOCH.
 #pragma once
 
@@ -37,14 +41,28 @@ class Gate {
   // kInterrupted.
   WaitOutcome wait(Place& place, std::uint32_t token, WaitContext& context) noexcept;
   void notify_one(Place& place) noexcept { notify(place, 1); }
-  // Wakes up to `count` waiters, with one system call at most. REQUIRES: count > 0.
-  void notify_some(Place& place, std::size_t count) noexcept { notify(place, count < kAll ? static_cast<int>(count) : kAll); }
   void notify_all(Place& place) noexcept { notify(place, kAll); }
+  // Wakes up to `count` waiters, with one system call at most, and costs a load where there is none. REQUIRES: count > 0, and
+  // the caller has just unlocked the Lock under which it made its change.
+  void notify_after_unlock(Place& place, std::size_t count) noexcept {
+    if ((word_.load() & kFlags) != 0) {
+      move_on(place, count < kAll ? static_cast<int>(count) : kAll);
+    }
+  }
 
  private:
   static constexpr int kAll = std::numeric_limits<int>::max();
 
+  static constexpr std::uint32_t kSleepers = 1U << 0;
+  static constexpr std::uint32_t kSpinner = 1U << 1;
+  static constexpr std::uint32_t kWatched = 1U << 2;
+  static constexpr std::uint32_t kFlags = kSleepers | kSpinner | kWatched;
+  static constexpr std::uint32_t kEpochStep = 1U << 3;
+  static_assert((kFlags & kEpochStep) == 0 && kFlags + 1 == kEpochStep);
+
+  [[nodiscard]] static constexpr std::uint32_t epoch_of(std::uint32_t word) noexcept { return word & ~kFlags; }
   void notify(Place& place, int count) noexcept;
+  void move_on(Place& place, int count) noexcept;
   [[nodiscard]] bool spin(std::uint32_t epoch) noexcept;
 
   std::atomic<std::uint32_t>& word_;

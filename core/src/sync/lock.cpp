@@ -187,12 +187,16 @@ WaitOutcome Lock::lock_robustly_until(Place& place, WaitContext& context) noexce
 }
 
 bool Lock::unlock(Place& place) noexcept {
+  std::uint32_t word = place.self() | kHeld;
+  // sync: LOCK_WORD (release): publishes the section; pairs with try_lock and take. Sequentially consistent: what the caller
+  // loads next comes after it; see Gate::notify_after_unlock
+  return word_.compare_exchange_strong(word, 0, std::memory_order_seq_cst, std::memory_order_relaxed) ||
+         unlock_marked(place, word);
+}
+
+// The rest of unlock(), where the word is not just the caller's.
+[[gnu::noinline]] bool Lock::unlock_marked(Place& place, std::uint32_t word) noexcept {
   const OwnerId self = place.self();
-  std::uint32_t word = self | kHeld;
-  // sync: LOCK_WORD (release): publishes the section; pairs with try_lock and take
-  if (word_.compare_exchange_strong(word, 0, std::memory_order_release, std::memory_order_relaxed)) {
-    return true;
-  }
   std::uint32_t next = 0;
   do {
     if ((word & kHeld) == 0) {
@@ -200,8 +204,8 @@ bool Lock::unlock(Place& place) noexcept {
     }
     const bool grant = (word & kSleepers) != 0 && (word & kStarved) != 0;
     next = grant ? kGranted | kSleepers | self : 0;
-    // sync: LOCK_WORD (release): publishes the section; pairs with try_lock and take
-  } while (!word_.compare_exchange_weak(word, next, std::memory_order_release, std::memory_order_relaxed));
+    // sync: LOCK_WORD (release, and sequentially consistent): as in unlock
+  } while (!word_.compare_exchange_weak(word, next, std::memory_order_seq_cst, std::memory_order_relaxed));
   FT_CRASH_POINT("lock.unlock.stored");
   if ((word & kSleepers) == 0 || os::futex_wake(word_, 1, place.shared()) != 0 || next == 0) {
     return true;
@@ -213,6 +217,9 @@ bool Lock::unlock(Place& place) noexcept {
   }
   return true;
 }
+
+// sync: LOCK_WORD (acquire): what the section published; pairs with unlock
+void Lock::look_behind() const noexcept { static_cast<void>(word_.load(std::memory_order_acquire)); }
 
 // Relaxed in the three below: a look that was true a moment ago; nothing is read behind it.
 bool Lock::is_locked() const noexcept { return (word_.load(std::memory_order_relaxed) & (kHeld | kGranted)) != 0; }

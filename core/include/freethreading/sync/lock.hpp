@@ -30,6 +30,8 @@ class Lock {
   // False: nobody held it, nothing was done.
   [[nodiscard]] bool unlock(Place& place) noexcept;
   [[nodiscard]] bool is_locked() const noexcept;
+  // Sees what was published by every unlock() that is not later than the caller's last fence: for the waiters of a Gate.
+  void look_behind() const noexcept;
   // The process that holds it; kNobody when it is free, or held by a process that has left cleanly.
   [[nodiscard]] OwnerId owner() const noexcept;
   // For the sweeper: `dead` left cleanly; if it holds the lock, the lock is held by nobody from now on.
@@ -40,6 +42,8 @@ class Lock {
   void mark_owner_died(OwnerId dead) noexcept;
 
  private:
+  bool unlock_marked(Place& place, std::uint32_t word) noexcept;
+
   std::atomic<std::uint32_t> word_{0};
 };
 
