@@ -40,6 +40,12 @@ cloudpickle: Any = _cloudpickle
 PROTOCOL = 5
 MAIN_NAMES = ("__main__", "__mp_main__")
 
+# What cloudpickle adds to copyreg's reducers. A copy: its table is a ChainMap, which takes longer to read than most objects.
+_CLOUDPICKLES: dict[type, Any] = {
+    kind: reducer
+    for kind, reducer in cloudpickle.Pickler.dispatch_table.items()
+    if copyreg.dispatch_table.get(kind) is not reducer
+}
 Reduced = Any
 _LruCache: Any = functools._lru_cache_wrapper
 _GLOBAL_OPS = frozenset(
@@ -117,8 +123,8 @@ class ByValuePickler(_Pickler):
     """One dump, or several with one memo."""
 
     def __init__(self, file: io.BytesIO, view: MainView, outside: Outside | None = None) -> None:
-        # cloudpickle's own, before what multiprocessing has for its objects. The pickler reads it when it is initialised.
-        self.dispatch_table = {**registered(), **self.dispatch_table}
+        # The pickler reads it when it is initialised.
+        self.dispatch_table = {**registered(), **_CLOUDPICKLES}
         super().__init__(file, protocol=PROTOCOL, buffer_callback=outside)
         self._view = view
         self._closure_cells: set[int] = set()
