@@ -10,6 +10,7 @@ import os
 import signal
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -177,6 +178,44 @@ def test_a_memoryview_arrives_as_one_of_a_copy() -> None:
 def test_an_array_of_the_standard_library() -> None:
     data = array.array("d", range(10_000))
     assert through(data) == data
+
+
+def test_numpy_arrays_of_every_kind() -> None:
+    numbers = np.arange(60_000, dtype="f8")
+    record = np.zeros(5_000, [("id", "i4"), ("name", "S8")])
+    record["id"] = range(5_000)
+    for original in (
+        numbers,
+        numbers.reshape(300, 200).T,
+        numbers[::3],
+        numbers[::-1],
+        numbers.reshape(3, 100, 200)[1],
+        numbers > 7,
+        numbers.astype("c16"),
+        numbers.astype("datetime64[s]"),
+        numbers.astype("U"),
+        numbers.astype(object),
+        record,
+        np.zeros((0, 5)),
+        np.array(3.5),
+    ):
+        array_ = through(original)
+        assert (array_.dtype, array_.shape, array_.flags.writeable) == (original.dtype, original.shape, True)
+        assert np.array_equal(array_, original)
+    frozen = numbers.copy()
+    frozen.flags.writeable = False
+    assert not through(frozen).flags.writeable
+
+
+def test_pyarrow_tables_lie_in_the_region() -> None:
+    pyarrow = pytest.importorskip("pyarrow", exc_type=ImportError)
+    before = blocks()
+    table = pyarrow.table({"x": np.arange(100_000), "s": [f"text {number}" for number in range(100_000)]})
+    arrived = through(table)
+    assert arrived.equals(table)
+    assert blocks() > before
+    del arrived
+    assert blocks() == before
 
 
 def test_shared_objects_and_buffers_in_one_item() -> None:

@@ -5,6 +5,7 @@
 #include "freethreading/crash_point.hpp"
 #include "memory/region_guard.hpp"
 #include "os/memfd.hpp"
+#include "os/memory.hpp"
 
 namespace freethreading::memory {
 
@@ -237,7 +238,30 @@ bool Runs::cut(std::uint64_t head, std::uint64_t length, OwnerId owner) noexcept
 }
 
 bool Runs::secure(Run run) noexcept {
-  return os::secure_pages(file_.descriptor(), offset_of(run.head), run.length * kChunkSize) == 0;
+  const std::uint64_t bytes = run.length * kChunkSize;
+  return is_allowed(bytes) && os::secure_pages(file_.descriptor(), offset_of(run.head), bytes) == 0;
+}
+
+// Whether the system has so much: it would rather kill a process than refuse it pages. Where it has not, what is kept warm goes
+// back first. It is asked when a part of what it had the last time is used up: others take some as well.
+bool Runs::is_allowed(std::uint64_t bytes) noexcept {
+  constexpr std::uint64_t kSpared = std::uint64_t{4} << 20;
+  constexpr std::uint64_t kPart = 16;
+  const auto wanted = static_cast<std::int64_t>(bytes);
+  if (allowance_.fetch_sub(wanted) >= wanted) {
+    return true;
+  }
+  std::uint64_t available = os::available_memory();
+  if (available < bytes + kSpared && hints_.warm.load() > 0) {
+    trim(0);
+    available = os::available_memory();
+  }
+  if (available < bytes + kSpared) {
+    allowance_.store(0);
+    return false;
+  }
+  allowance_.store(static_cast<std::int64_t>(std::min(available - bytes, header_->reserved) / kPart));
+  return true;
 }
 
 void Runs::empty(Run run) noexcept {

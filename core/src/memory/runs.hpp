@@ -94,6 +94,7 @@ class Runs {
 
   void end_period_after(Nanoseconds length) noexcept;
   bool secure(Run run) noexcept;
+  [[nodiscard]] bool is_allowed(std::uint64_t bytes) noexcept;
   void empty(Run run) noexcept;
   void trim(std::int64_t target) noexcept;
   void end_backing(Run run, std::uint32_t word) noexcept;
@@ -105,6 +106,7 @@ class Runs {
   RunHints& hints_;
   const SessionFile& file_;
   std::atomic<std::uint32_t> backing_{0};
+  std::atomic<std::int64_t> allowance_{0};  // bytes to secure before the system is asked again how much it has
 };
 
 }  // namespace freethreading::memory

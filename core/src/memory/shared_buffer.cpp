@@ -1,11 +1,8 @@
 #include "freethreading/memory/shared_buffer.hpp"
 
-#include <algorithm>
 #include <cstdlib>
 #include <limits>
 #include <new>
-
-#include "os/memory.hpp"
 
 namespace freethreading {
 
@@ -13,19 +10,10 @@ namespace {
 
 constexpr std::size_t kLargest = std::numeric_limits<std::ptrdiff_t>::max() / 2;
 constexpr std::size_t kAlignment = 64;
-// From here on the system is asked first: it would rather kill a process than refuse it a page.
-constexpr std::size_t kAskFirst = std::size_t{64} << 20;
 
 // Where a private one's memory begins, as calloc gave it: in front of the struct.
 void*& memory_of(SharedBuffer* buffer) noexcept {
   return *(reinterpret_cast<void**>(buffer) - 1);  // NOLINT(*-reinterpret-cast): it lies there
-}
-
-// Whether a region can have `size` bytes more, as far as one can tell: of what it has and does not use, of the system's.
-bool is_there(Session& session, std::size_t size) noexcept {
-  const SessionUsage usage = session.usage();
-  const std::size_t unused = usage.file_bytes - std::min(usage.block_bytes, usage.file_bytes);
-  return size <= unused || size - unused <= os::available_memory();
 }
 
 }  // namespace
@@ -51,7 +39,7 @@ SharedBuffer* SharedBuffer::make_private(std::size_t size) noexcept {
 void SharedBuffer::end_private(SharedBuffer* buffer) noexcept { std::free(memory_of(buffer)); }  // NOLINT(*-no-malloc)
 
 ObjectHeader* SharedBuffer::make_shared(Session& session, std::size_t size) noexcept {
-  if (size > kLargest || (size > kAskFirst && !is_there(session, size))) {
+  if (size > kLargest) {
     return nullptr;
   }
   ObjectHeader* object = session.create_object(ObjectType::kSharedBuffer, kDataOffset + size);

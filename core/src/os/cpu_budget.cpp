@@ -1,13 +1,12 @@
 #include "freethreading/cpu_budget.hpp"
 
-#include <fcntl.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
 #include <string>
 
+#include "os/control_group.hpp"
 #include "os/cpu.hpp"
 
 namespace freethreading {
@@ -31,65 +30,23 @@ int rounded_up(long long quota, long long period) noexcept {
   return static_cast<int>(std::clamp<long long>(quota / period + (quota % period != 0 ? 1 : 0), 1, 1 << 20));
 }
 
-std::string read_file(const std::string& path) {
-  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) {
-    return {};
-  }
-  std::string text(4096, '\0');
-  const ssize_t length = read(descriptor, text.data(), text.size());
-  close(descriptor);
-  text.resize(length > 0 ? static_cast<std::size_t>(length) : 0);
-  return text;
-}
-
-// The path of this process's group in the hierarchy of `controller` ("" for v2), from /proc/self/cgroup's lines
-// "id:controllers:path".
-std::string group_path(std::string_view table, std::string_view controller) {
-  while (!table.empty()) {
-    const std::string_view line = table.substr(0, table.find('\n'));
-    table.remove_prefix(std::min(line.size() + 1, table.size()));
-    const std::size_t first = line.find(':');
-    const std::size_t second = first == std::string_view::npos ? first : line.find(':', first + 1);
-    if (second == std::string_view::npos) {
-      continue;
-    }
-    const std::string list = "," + std::string(line.substr(first + 1, second - first - 1)) + ",";
-    if (list.find("," + std::string(controller) + ",") != std::string::npos) {
-      return std::string(line.substr(second + 1));
-    }
-  }
-  return {};
-}
-
-// The tightest quota of the group and those above it; 0: none.
-template <class Quota>
-int tightest(std::string path, Quota quota_at) {
-  int limit = 0;
-  for (;;) {
-    const int here = quota_at(path == "/" ? "" : path);
-    if (here > 0 && (limit == 0 || here < limit)) {
-      limit = here;
-    }
-    if (path.empty() || path == "/") {
-      return limit;
-    }
-    path.resize(path.rfind('/') == std::string::npos ? 0 : path.rfind('/'));
-  }
-}
+// The tighter of two quotas; 0: none.
+int tighter(int one, int other) noexcept { return one == 0 || (other != 0 && other < one) ? other : one; }
 
 int group_quota() {
-  const std::string table = read_file("/proc/self/cgroup");
+  const std::string table = os::read_file("/proc/self/cgroup");
   const std::string root = "/sys/fs/cgroup";
-  const int unified = tightest(group_path(table, ""),
-                               [&](const std::string& path) { return cpus_of_quota(read_file(root + path + "/cpu.max")); });
-  if (unified > 0) {
-    return unified;
-  }
-  return tightest(group_path(table, "cpu"), [&](const std::string& path) {
-    return cpus_of_quota(read_file(root + "/cpu" + path + "/cpu.cfs_quota_us"),
-                         read_file(root + "/cpu" + path + "/cpu.cfs_period_us"));
+  int quota = 0;
+  os::visit_groups(root, os::group_path(table, ""), [&](const std::string& folder) {
+    quota = tighter(quota, cpus_of_quota(os::read_file(folder + "/cpu.max")));
   });
+  if (quota == 0) {
+    os::visit_groups(root + "/cpu", os::group_path(table, "cpu"), [&](const std::string& folder) {
+      quota = tighter(quota, cpus_of_quota(os::read_file(folder + "/cpu.cfs_quota_us"),
+                                           os::read_file(folder + "/cpu.cfs_period_us")));
+    });
+  }
+  return quota;
 }
 
 int affinity() noexcept {

@@ -1,4 +1,4 @@
-// How much memory the system has to give.
+// How much memory this process may still take.
 #pragma once
 
 #include <cstdint>
@@ -6,11 +6,16 @@
 
 namespace freethreading::os {
 
-// Bytes that the system can give without killing a process for them, with its swap; the largest number where it does not say.
-// An estimate: others take some at the same time, and a control group may allow less.
+// Bytes that can be had without the kernel's killing a process for them: what the system has, with its swap, and no more than
+// each of the process's control groups allows. The largest number where nothing says. An estimate: others take some too. Reads
+// several files.
 [[nodiscard]] std::uint64_t available_memory() noexcept;
 
-// The same from the text of /proc/meminfo.
+// The system's part, from the text of /proc/meminfo.
 [[nodiscard]] std::uint64_t available_memory_of(std::string_view meminfo) noexcept;
+// A control group's part, from the texts of its limit (memory.max, or v1's memory.limit_in_bytes), of its usage
+// (memory.current, memory.usage_in_bytes) and of memory.stat, which says what of the usage is cache of files.
+[[nodiscard]] std::uint64_t available_memory_of_group(std::string_view limit, std::string_view usage,
+                                                      std::string_view stat) noexcept;
 
 }  // namespace freethreading::os

@@ -22,6 +22,23 @@ TEST(AvailableMemory, IsWithoutALimitWhereTheTableDoesNotSay) {
   }
 }
 
+TEST(AvailableMemory, OfAGroupIsWhatItsLimitLeaves) {
+  EXPECT_EQ(available_memory_of_group("1000\n", "400\n", ""), 600U);
+  EXPECT_EQ(available_memory_of_group("1000", "1000", ""), 0U);
+  EXPECT_EQ(available_memory_of_group("1000", "1200", ""), 0U) << "a limit that was lowered";
+  EXPECT_EQ(available_memory_of_group("max\n", "400\n", ""), kUnknown);
+  EXPECT_EQ(available_memory_of_group("1000", "", ""), kUnknown);
+}
+
+TEST(AvailableMemory, OfAGroupHasItsCacheOfFilesToo) {
+  EXPECT_EQ(available_memory_of_group("1000", "400", "anon 1\ninactive_file 100\nactive_file 20\nfile 390\n"), 720U);
+  EXPECT_EQ(available_memory_of_group("1000", "400", "inactive_file 3\nactive_file 5\ntotal_inactive_file 100\ntotal_active_file 20\n"),
+            720U)
+      << "version 1: with the groups below";
+  EXPECT_EQ(available_memory_of_group("1000", "400", "inactive_file 500\n"), 1000U);
+  EXPECT_EQ(available_memory_of_group("1000", "400", "inactive_file x\nworking_inactive_file 7\n"), 600U);
+}
+
 TEST(AvailableMemory, IsSome) { EXPECT_GT(available_memory(), 1U << 20); }
 
 }  // namespace
