@@ -270,7 +270,7 @@ PyObject* get_raw(Reader& reader, char tag, int depth) {
   if (made == nullptr) return nullptr;
   char* target = tag == 'b' ? PyBytes_AS_STRING(made) : PyByteArray_AS_STRING(made);
   if (depth == 0) {
-    copy_bytes(reinterpret_cast<std::byte*>(target), source, size);
+    copy_to_fresh(reinterpret_cast<std::byte*>(target), source, size);
   } else {
     std::memcpy(target, source, size);
   }

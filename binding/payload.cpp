@@ -118,7 +118,7 @@ bool fill_block_with_buffers(PyObject* self, PyObject* payload, PyObject* shared
 PyObject* bytes_of_block(Place& place, const Message& message) {
   PyObject* bytes = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(message.size));
   if (bytes == nullptr) return nullptr;
-  copy_bytes(reinterpret_cast<std::byte*>(PyBytes_AS_STRING(bytes)), payload_of(place, message), message.size);
+  copy_to_fresh(reinterpret_cast<std::byte*>(PyBytes_AS_STRING(bytes)), payload_of(place, message), message.size);
   return bytes;
 }
 

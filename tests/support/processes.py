@@ -19,7 +19,7 @@ class Table:
         for name in os.listdir(PROC):
             if name.isdigit():
                 try:
-                    with open(f"/proc/{name}/stat", "rb", 0) as file:  # read for every test: no Path, no decoding
+                    with open(f"/proc/{name}/stat", "rb", 0) as file:  # for every test: no Path
                         fields = file.read().rpartition(b")")[2].split()
                 except OSError:
                     continue  # it has just ended

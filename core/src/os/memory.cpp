@@ -1,13 +1,29 @@
 #include "os/memory.hpp"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <charconv>
 #include <limits>
 #include <string>
 
+#include "freethreading/memory/fresh.hpp"
 #include "os/control_group.hpp"
 
-namespace freethreading::os {
+namespace freethreading {
+
+// The pages that lie within it: those at its ends are shared with others.
+void expect_to_write(void* memory, std::size_t size) noexcept {
+  constexpr std::uintptr_t kPage = 4096;
+  const auto begin = (reinterpret_cast<std::uintptr_t>(memory) + kPage - 1) / kPage * kPage;  // NOLINT(*-reinterpret-cast)
+  const auto end = (reinterpret_cast<std::uintptr_t>(memory) + size) / kPage * kPage;         // NOLINT(*-reinterpret-cast)
+  if (begin < end) {
+    // NOLINTNEXTLINE(*-reinterpret-cast,*-int-to-ptr): within the memory
+    static_cast<void>(madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE));
+  }
+}
+
+namespace os {
 
 namespace {
 
@@ -89,4 +105,5 @@ std::uint64_t available_memory() noexcept {
   }
 }
 
-}  // namespace freethreading::os
+}  // namespace os
+}  // namespace freethreading
