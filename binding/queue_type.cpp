@@ -168,11 +168,11 @@ bool put_message(PyObject* self, const Message& message, Deadline deadline) {
 PyObject* put_item(PyObject* self, PyObject* item, Deadline deadline) {
   if (is_private_queue(self)) {
     // The queue's reference first: once the item is in, another thread may take it and drop its own.
-    if (!put_message(self, message_of_reference(Py_NewRef(item)), deadline)) {
-      Py_DECREF(item);
-      return nullptr;
-    }
-    Py_RETURN_NONE;
+    const auto word = reinterpret_cast<std::uintptr_t>(Py_NewRef(item));
+    const QueueOutcome outcome = queue_of(self).try_put_word(place_of(self), kReference, word);
+    if (outcome == QueueOutcome::kDone || put_later(self, message_of_reference(item), deadline, outcome)) Py_RETURN_NONE;
+    Py_DECREF(item);
+    return nullptr;
   }
   Message message;
   if (!encode_item(self, item, &message)) return nullptr;
@@ -185,24 +185,33 @@ PyObject* put_item(PyObject* self, PyObject* item, Deadline deadline) {
   Py_RETURN_NONE;
 }
 
-[[gnu::noinline]] PyObject* get_later(PyObject* self, Message& message, Deadline deadline, QueueOutcome outcome) {
+[[gnu::noinline]] PyObject* get_later(PyObject* self, Deadline deadline, QueueOutcome outcome) {
   Place& place = place_of(self);
   MessageQueue& queue = queue_of(self);
-  for (;; outcome = queue.try_get(place, message)) {
-    if (outcome == QueueOutcome::kDone) return decode_item(self, message);
+  for (;;) {
     if (outcome == QueueOutcome::kEmpty && deadline.is_immediate()) outcome = QueueOutcome::kTimedOut;
     if (outcome == QueueOutcome::kEmpty || outcome == QueueOutcome::kBusy) {
       outcome = queue_wait_detached(deadline, [&](WaitContext& context) { return queue.wait_not_empty(place, context); });
     }
     if (outcome != QueueOutcome::kDone) return raise_queue(self, outcome, Import::kQueueEmpty);
+    Message message;
+    outcome = queue.try_get(place, message);
+    if (outcome == QueueOutcome::kDone) return decode_item(self, message);
   }
 }
 
 PyObject* get_item(PyObject* self, Deadline deadline) {
-  Message message;
-  const QueueOutcome outcome = queue_of(self).try_get(place_of(self), message);
-  if (outcome != QueueOutcome::kDone) return get_later(self, message, deadline, outcome);
-  return message.kind == kReference ? reference_in(message) : decode_item(self, message);
+  QueueOutcome outcome;
+  if (is_private_queue(self)) {
+    std::uint64_t word = 0;
+    outcome = queue_of(self).try_get_word(place_of(self), word);
+    if (outcome == QueueOutcome::kDone) return reinterpret_cast<PyObject*>(static_cast<std::uintptr_t>(word));
+  } else {
+    Message message;
+    outcome = queue_of(self).try_get(place_of(self), message);
+    if (outcome == QueueOutcome::kDone) return decode_item(self, message);
+  }
+  return get_later(self, deadline, outcome);
 }
 
 struct Visit {

@@ -165,7 +165,9 @@ def group() -> Iterator[Group]:
 
 
 def test_the_limit_of_a_control_group_is_a_memory_error(group: Group) -> None:
-    result = group.run(FILL + """
+    result = group.run(
+        FILL
+        + """
     first = fill(16 * MIB)
     assert 3 <= first <= 12, first
     queue.put("small")
@@ -175,7 +177,8 @@ def test_the_limit_of_a_control_group_is_a_memory_error(group: Group) -> None:
     assert abs(again - first) <= 2, (first, again)
     empty(again, 16 * MIB)
     assert fill(512 * MIB) == 0
-    """)
+    """
+    )
     assert result.returncode == 0, result
 
 
@@ -192,11 +195,14 @@ MOUNTS = {
 
 @pytest.mark.parametrize("how", MOUNTS)
 def test_dev_shm_does_not_matter(how: str) -> None:
-    if shutil.which("unshare") is None or subprocess.run(
-        ["unshare", "--mount", "true"], capture_output=True, check=False
-    ).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode
+    ):
         pytest.skip("this user cannot make a mount namespace")
-    program = textwrap.dedent(FILL + """
+    program = textwrap.dedent(
+        FILL
+        + """
     worker = freethreading.Worker(target=queue.put, args=(np.ones(32 * MIB, np.uint8),))
     worker.start()
     assert queue.get().all()
@@ -204,7 +210,8 @@ def test_dev_shm_does_not_matter(how: str) -> None:
     array = freethreading.shared_array((1000,), "float64")
     array[:] = 1
     assert array.sum() == 1000
-    """)
+    """
+    )
     result = subprocess.run(
         ["unshare", "--mount", "sh", "-c", f'{MOUNTS[how]}; exec "$@"', "sh", sys.executable, "-c", program],
         env={**os.environ, "FREETHREADING_BACKEND": "multiprocessing"},
@@ -218,7 +225,8 @@ def test_dev_shm_does_not_matter(how: str) -> None:
 
 def test_no_descriptor_is_needed_for_an_item() -> None:
     result = run_program(
-        FILL + """
+        FILL
+        + """
     import resource
 
     worker = freethreading.Worker(target=queue.put, args=("opens the session",))

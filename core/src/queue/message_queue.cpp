@@ -3,6 +3,7 @@
 #include "freethreading/queue/message_queue.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "freethreading/crash_point.hpp"
 #include "os/cpu.hpp"
@@ -110,12 +111,9 @@ bool MessageQueue::refresh_capacity(std::uint64_t index, std::uint64_t bound) no
   return index - tail_.seen < bound;
 }
 
-QueueOutcome MessageQueue::put_locked(Place& place, const Message& message) noexcept {
-  if (!message.is_inline() || max_bytes_ != 0) {
-    std::size_t put = 0;
-    return put_many_locked(place, {&message, 1}, put);
-  }
-  // The same for the most frequent put.
+// Puts one message that is all in its cell, where no bytes are counted: `fill` writes it there.
+template <class Fill>
+QueueOutcome MessageQueue::fill_cell(Place& place, Fill fill) noexcept {
   // Relaxed: written under this lock.
   if (shut_down_.load(std::memory_order_relaxed) != kOpen) {
     return QueueOutcome::kShutDown;
@@ -133,12 +131,20 @@ QueueOutcome MessageQueue::put_locked(Place& place, const Message& message) noex
       return QueueOutcome::kNoMemory;
     }
   }
-  copy_message(segment->cell(index), message);
+  fill(segment->cell(index));
   FT_CRASH_POINT("queue.put.written");
-  // sync: PUBLISH (release): the cell; pairs with get_locked
+  // sync: PUBLISH (release): the cell; pairs with find_oldest
   tail_.count.store(index + 1, std::memory_order_release);
   FT_CRASH_POINT("queue.put.published");
   return QueueOutcome::kDone;
+}
+
+QueueOutcome MessageQueue::put_locked(Place& place, const Message& message) noexcept {
+  if (message.is_inline() && max_bytes_ == 0) {
+    return fill_cell(place, [&message](Message& cell) { copy_message(cell, message); });
+  }
+  std::size_t put = 0;
+  return put_many_locked(place, {&message, 1}, put);
 }
 
 QueueOutcome MessageQueue::finish_put(Place& place, QueueOutcome outcome, std::size_t put) noexcept {
@@ -150,13 +156,27 @@ QueueOutcome MessageQueue::finish_put(Place& place, QueueOutcome outcome, std::s
   return outcome;
 }
 
-// Flat, as try_get: one call for the most frequent put. What it calls in rare cases says noinline.
+// Flat, as the three below: one call for the most frequent puts and gets. What is called in rare cases says noinline.
 [[gnu::flatten]] QueueOutcome MessageQueue::try_put(Place& place, const Message& message) noexcept {
   if (!lock_briefly(tail_, place)) {
     return QueueOutcome::kBusy;
   }
   FT_CRASH_POINT("queue.put.locked");
   const QueueOutcome outcome = put_locked(place, message);
+  return finish_put(place, outcome, outcome == QueueOutcome::kDone ? 1 : 0);
+}
+
+[[gnu::flatten]] QueueOutcome MessageQueue::try_put_word(Place& place, std::uint32_t kind, std::uint64_t word) noexcept {
+  if (!lock_briefly(tail_, place)) {
+    return QueueOutcome::kBusy;
+  }
+  const QueueOutcome outcome = fill_cell(place, [kind, word](Message& cell) {
+    cell.size = 0;
+    cell.block = kNoOffset;
+    cell.kind = kind;
+    cell.handles = 0;
+    std::memcpy(cell.bytes.data(), &word, sizeof word);
+  });
   return finish_put(place, outcome, outcome == QueueOutcome::kDone ? 1 : 0);
 }
 
@@ -180,10 +200,8 @@ QueueOutcome MessageQueue::put_until(Place& place, const Message& message, WaitC
 
 // --- get --------------------------------------------------------------------------------------------------------------
 
-// Takes one run: as many items of one segment as `out` has room for.
-template <std::size_t kExtent>
-MessageQueue::Taken MessageQueue::get_locked(Place& place, std::span<Message, kExtent> out, TakeNote* note,
-                                             bool draining) noexcept {
+// Where the oldest item lies. `wanted`: how many would be taken, so that the producers' count is read again only where it matters.
+MessageQueue::Oldest MessageQueue::find_oldest(Place& place, std::size_t wanted, bool draining) noexcept {
   // sync: SHUT_DOWN (acquire): puts that came before it; pairs with shut_down
   const std::uint32_t shutdown = shut_down_.load(std::memory_order_acquire);
   if (shutdown == kImmediate && !draining) {
@@ -191,18 +209,29 @@ MessageQueue::Taken MessageQueue::get_locked(Place& place, std::span<Message, kE
   }
   // Relaxed: written under this lock.
   const std::uint64_t index = head_.count.load(std::memory_order_relaxed);
-  if (head_.seen - index < out.size()) {
-    // sync: PUBLISH (acquire): pairs with put_run
+  if (head_.seen - index < wanted) {
+    // sync: PUBLISH (acquire): pairs with fill_cell and put_run
     head_.seen = tail_.count.load(std::memory_order_acquire);
     if (index == head_.seen) {
       return {shutdown != kOpen ? QueueOutcome::kShutDown : QueueOutcome::kEmpty};
     }
   }
-  QueueRecovery recovery{*this, place};
   Segment* segment = place.at<Segment>(head_.segment.load(std::memory_order_relaxed));
   if (!segment->holds(index)) {
-    segment = recovery.advance(segment, index);
+    segment = QueueRecovery{*this, place}.advance(segment, index);
   }
+  return {QueueOutcome::kDone, index, segment};
+}
+
+// Takes one run: as many items of one segment as `out` has room for.
+template <std::size_t kExtent>
+MessageQueue::Taken MessageQueue::get_locked(Place& place, std::span<Message, kExtent> out, TakeNote* note,
+                                             bool draining) noexcept {
+  const auto [outcome, index, segment] = find_oldest(place, out.size(), draining);
+  if (outcome != QueueOutcome::kDone) {
+    return {outcome};
+  }
+  QueueRecovery recovery{*this, place};
   std::span<Message, kExtent> run = out;
   if constexpr (kExtent == std::dynamic_extent) {
     run = out.first(std::min({out.size(), head_.seen - index, segment->cells_from(index)}));
@@ -285,6 +314,19 @@ QueueOutcome MessageQueue::finish_get(Place& place, Taken taken) noexcept {
   }
   FT_CRASH_POINT("queue.get.locked");
   return finish_get(place, get_locked(place, std::span<Message, 1>(&out, 1), note, false));
+}
+
+[[gnu::flatten]] QueueOutcome MessageQueue::try_get_word(Place& place, std::uint64_t& word) noexcept {
+  if (!lock_briefly(head_, place)) {
+    return QueueOutcome::kBusy;
+  }
+  const auto [outcome, index, segment] = find_oldest(place, 1, false);
+  if (outcome == QueueOutcome::kDone) {
+    std::memcpy(&word, segment->cell(index).bytes.data(), sizeof word);
+    // sync: COMMIT (release): the cell was read; pairs with refresh_capacity
+    head_.count.store(index + 1, std::memory_order_release);
+  }
+  return finish_get(place, {outcome, outcome == QueueOutcome::kDone ? std::size_t{1} : 0});
 }
 
 QueueOutcome MessageQueue::get_until(Place& place, Message& out, WaitContext& context, TakeNote* note) noexcept {

@@ -57,6 +57,10 @@ class MessageQueue {
   // Takes the oldest item without waiting: kDone (`out` and its block are the caller's), kEmpty, kBusy, kShutDown (shut
   // down and empty), kNoMemory. Counts as unfinished for task_done(), owed by the calling process.
   QueueOutcome try_get(Place& place, Message& out, TakeNote* note = nullptr) noexcept;
+  // The same for what has no payload but one word, its first inline bytes, and for a taker that wants no more of a message; in
+  // private memory only. For references, which threads pass as fast as they can.
+  QueueOutcome try_put_word(Place& place, std::uint32_t kind, std::uint64_t word) noexcept;
+  QueueOutcome try_get_word(Place& place, std::uint64_t& word) noexcept;
   // The same for several, with one taking of the lock. `put` / `got` says how many of them, from the first on, were put or
   // taken. try_put_many: kDone (all of them); else the outcome of the first that was not. try_get_many: kDone (one at
   // least, and as many as there are and `out` has room for); else `got` is 0. A death in the middle leaves what the counts say.
@@ -150,6 +154,8 @@ class MessageQueue {
   [[nodiscard]] bool has_bound() const noexcept { return (capacity() | max_bytes_) != 0; }
 
   QueueOutcome put_locked(Place& place, const Message& message) noexcept;
+  template <class Fill>
+  QueueOutcome fill_cell(Place& place, Fill fill) noexcept;
   QueueOutcome put_many_locked(Place& place, std::span<const Message> messages, std::size_t& put) noexcept;
   void put_run(Place& place, Segment& segment, std::uint64_t index, std::span<const Message> run) noexcept;
   [[nodiscard]] bool refresh_capacity(std::uint64_t index, std::uint64_t bound) noexcept;
@@ -161,6 +167,12 @@ class MessageQueue {
     QueueOutcome outcome;
     std::size_t count = 0;
   };
+  struct Oldest {
+    QueueOutcome outcome;
+    std::uint64_t index = 0;
+    Segment* segment = nullptr;
+  };
+  Oldest find_oldest(Place& place, std::size_t wanted, bool draining) noexcept;
   template <std::size_t kExtent>  // 1 or any
   Taken get_locked(Place& place, std::span<Message, kExtent> out, TakeNote* note, bool draining) noexcept;
   Taken get_many_locked(Place& place, std::span<Message> out) noexcept;
