@@ -246,10 +246,25 @@ PyType_Slot buffer_slots[] = {
 PyType_Spec buffer_spec = {"freethreading.SharedBuffer", sizeof(BufferObject), 0,
                            Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE, buffer_slots};
 
+// address_of(object): where the first element lies of what has the buffer protocol.
+PyObject* address_of(PyObject* /*module*/, PyObject* object) {
+  Py_buffer view;
+  if (PyObject_GetBuffer(object, &view, PyBUF_STRIDED_RO) != 0) return nullptr;
+  PyObject* address = PyLong_FromVoidPtr(view.buf);
+  PyBuffer_Release(&view);
+  return address;
+}
+
+PyMethodDef functions[] = {
+    {"address_of", address_of, METH_O, "address_of(object, /)\n--\n\nWhere the first element of a buffer lies."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
 }  // namespace
 
 int add_shared_buffer(PyObject* module, State* state) {
-  return add_type(module, state, TypeIndex::kSharedBuffer, &buffer_spec) == nullptr ? -1 : 0;
+  if (add_type(module, state, TypeIndex::kSharedBuffer, &buffer_spec) == nullptr) return -1;
+  return PyModule_AddFunctions(module, functions);
 }
 
 }  // namespace freethreading::binding

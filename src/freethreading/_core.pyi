@@ -277,7 +277,9 @@ def cpu_budget() -> int: ...
 @final
 class Block: ...
 
-# --- private_view.cpp
+# --- shared_buffer.cpp, private_view.cpp
+
+def address_of(object: Any, /) -> int: ...
 
 @final
 class PrivateView:

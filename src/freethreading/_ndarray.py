@@ -5,11 +5,13 @@ This module imports NumPy: it is imported when first needed.
 
 from __future__ import annotations
 
+import marshal
 from typing import Any
 
 import numpy as np
 
-from freethreading._core import SharedBuffer
+from freethreading import _serialize
+from freethreading._core import SharedBuffer, address_of, handle_of, open_handle
 
 _numpy: Any = np  # for what its stubs leave unknown
 _Array = np.ndarray[Any, np.dtype[Any]]
@@ -52,19 +54,8 @@ class SharedArray(_Array):
         if self._memory is None:
             reduced: Any = np.asarray(self).__reduce_ex__(protocol)
             return reduced  # type: ignore[no-any-return]
-        buffer, address = self._memory
-        # A built-in type's name is a tenth of what its pickle costs.
-        dtype: Any = self.dtype
-        if dtype.isbuiltin == 1:
-            dtype = dtype.str
-        return rebuild, (
-            buffer,
-            dtype,
-            self.shape,
-            self.strides,
-            _address_of(self) - address,
-            bool(self.flags.writeable),
-        )
+        buffer, place = _place_of(self, self._memory)
+        return rebuild, (buffer, *place)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self.__reduce_ex__(2)
@@ -95,6 +86,42 @@ def over(
     return array
 
 
+Place = tuple["np.dtype[Any] | str", tuple[int, ...], tuple[int, ...], int, bool]
+
+
+def _place_of(array: SharedArray, memory: tuple[SharedBuffer, int]) -> tuple[SharedBuffer, Place]:
+    """The buffer, and the other arguments of rebuild()."""
+    buffer, address = memory
+    # A built-in type's name is a tenth of what its pickle costs.
+    dtype: Any = array.dtype
+    if dtype.isbuiltin == 1:
+        dtype = dtype.str
+    return buffer, (
+        dtype,
+        array.shape,
+        array.strides,
+        _address_of(array) - address,
+        array.flags.writeable,
+    )
+
+
+def describe(array: SharedArray) -> tuple[SharedBuffer, bytes] | None:
+    """What an array is on its way when it is all of an item: no pickle, which would take longer than the rest of the way."""
+    if array._memory is None or array.dtype.isbuiltin != 1:
+        return None
+    buffer, place = _place_of(array, array._memory)
+    description: Any = handle_of(buffer), place
+    return buffer, marshal.dumps(description)
+
+
+def from_description(data: bytes | memoryview) -> SharedArray:
+    handle, place = marshal.loads(data)
+    return rebuild(open_handle(handle), *place)
+
+
+_serialize.describers[SharedArray] = describe
+
+
 def rebuild(
     buffer: SharedBuffer,
     dtype: np.dtype[Any] | str,
@@ -123,5 +150,8 @@ def element_type(dtype: Any) -> np.dtype[Any]:
 
 
 def _address_of(array: _Array) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
+    try:
+        return address_of(array)
+    except ValueError:  # of a dtype that has no format in the buffer protocol: a time
+        address: int = array.__array_interface__["data"][0]
+        return address

@@ -24,7 +24,7 @@ from freethreading._remote_exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from freethreading._culprit import Where
 
@@ -35,6 +35,10 @@ _MADE_FOR_THREADS = "made for threads"
 _OUTSIDE_BYTES = 4096
 _ATOMS = frozenset((int, float, bool, str, bytes, type(None)))
 _TAG = _main_module.TAG[0]
+# In front of what goes as a description instead of a pickle: shared_array()'s arrays. For their type, what describes one:
+# the shared object that it refers to and the bytes; None where that one needs a pickle.
+_DESCRIPTION = b"D"
+describers: dict[type, Callable[[Any], tuple[object, bytes] | None]] = {}
 
 
 class Payload(NamedTuple):
@@ -63,13 +67,21 @@ def dumps_bare(obj: object, where: Where = "args") -> bytes:
 
 def loads(data: bytes | memoryview, buffers: Sequence[memoryview] = ()) -> Any:
     """The object; whatever its rebuilding raises."""
-    if len(data) and data[0] == _TAG:
+    kind = data[0] if len(data) else 0
+    if kind == _TAG:
         data = memoryview(data)[_main_module.arrive(data) :]
+    elif kind == _DESCRIPTION[0]:
+        from freethreading import _ndarray
+
+        return _ndarray.from_description(data[1:])
     return pickle.loads(data, buffers=buffers)
 
 
 def dumps_message(obj: object, where: Where = "item") -> tuple[bytes, list[object], list[memoryview]]:
     """dumps() for an item of a queue, with the big buffers that go beside its bytes."""
+    describe = describers.get(type(obj))
+    if describe is not None and (description := describe(obj)) is not None:
+        return _DESCRIPTION + description[1], [description[0]], []
     buffers: list[memoryview] = []
     with Capture() as capture:
         data = _dumps(obj, where, buffers)
