@@ -19,6 +19,7 @@ import freethreading
 from support.program import run_program
 
 MIB, GIB = 1 << 20, 1 << 30
+LARGE = pytest.mark.skipif("FT_TEST_LARGE" not in os.environ, reason="takes long: set FT_TEST_LARGE")
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +62,9 @@ def look_at(source: Any, answers: Any) -> None:
 
 
 @pytest.mark.watchdog(300)
-@pytest.mark.parametrize("size", [2 * GIB + 1, 5 * GIB], ids=["more than 2 GiB", "5 GiB"])
+@pytest.mark.parametrize(
+    "size", [2 * GIB + 1, pytest.param(5 * GIB, marks=LARGE)], ids=["more than 2 GiB", "5 GiB"]
+)
 def test_a_large_array_goes_to_a_worker(size: int) -> None:
     needs(size + 2 * GIB)
     queue: Any = freethreading.SimpleQueue()
