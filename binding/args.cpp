@@ -72,6 +72,14 @@ bool bind_call(const Signature& signature, PyObject* args, PyObject* kwargs, PyO
   return have_required(signature, values);
 }
 
+namespace {
+
+void refuse_timeout(PyObject* timeout) {
+  PyErr_Format(PyExc_OverflowError, "timeout value is too large: %R; None waits for ever", timeout);
+}
+
+}  // namespace
+
 bool deadline_of(PyObject* timeout, Negative negative, Deadline* deadline) {
   if (timeout == nullptr || timeout == Py_None) {
     *deadline = Deadline::never();
@@ -80,7 +88,9 @@ bool deadline_of(PyObject* timeout, Negative negative, Deadline* deadline) {
   const double seconds = PyFloat_AsDouble(timeout);
   if (seconds == -1.0 && PyErr_Occurred() != nullptr) {
     if (PyErr_ExceptionMatches(PyExc_OverflowError) != 0) {
-      PyErr_SetString(PyExc_OverflowError, "timeout value is too large");
+      refuse_timeout(timeout);
+    } else if (PyErr_ExceptionMatches(PyExc_TypeError) != 0) {
+      PyErr_Format(PyExc_TypeError, "'timeout' must be a number of seconds or None, not %R (%s)", timeout, Py_TYPE(timeout)->tp_name);
     }
     return false;
   }
@@ -93,7 +103,7 @@ bool deadline_of(PyObject* timeout, Negative negative, Deadline* deadline) {
     return true;
   }
   if (seconds > kLongestTimeout) {
-    PyErr_SetString(PyExc_OverflowError, "timeout value is too large");
+    refuse_timeout(timeout);
     return false;
   }
   *deadline = seconds == 0 ? Deadline::immediate()

@@ -15,7 +15,7 @@ bool number_of(PyObject* object, std::int64_t* number) {
   const long long value = PyLong_AsLongLongAndOverflow(object, &overflow);
   if (value == -1 && PyErr_Occurred() != nullptr) return false;
   if (overflow != 0) {
-    PyErr_SetString(PyExc_OverflowError, "an AtomicInt64 holds 64 bits: its values are from -2**63 to 2**63 - 1");
+    PyErr_Format(PyExc_OverflowError, "an AtomicInt64 holds 64 bits: its values are from -2**63 to 2**63 - 1, not %R", object);
     return false;
   }
   *number = value;

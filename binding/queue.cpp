@@ -11,8 +11,13 @@ namespace {
 
 // A maxsize as a capacity: zero and less mean no bound. False: an error is set.
 bool capacity_of(PyObject* maxsize, std::uint64_t* capacity) {
-  const long long value = PyLong_AsLongLong(maxsize);
+  int overflow = 0;
+  const long long value = PyLong_AsLongLongAndOverflow(maxsize, &overflow);
   if (value == -1 && PyErr_Occurred() != nullptr) return false;
+  if (overflow > 0) {
+    PyErr_Format(PyExc_OverflowError, "'maxsize' is too large: %R; 0 is no bound", maxsize);
+    return false;
+  }
   *capacity = value > 0 ? static_cast<std::uint64_t>(value) : 0;
   return true;
 }
@@ -29,7 +34,7 @@ bool byte_bound_of(PyObject* max_bytes, std::uint64_t* bound) {
   if (value == -1 && PyErr_Occurred() != nullptr && PyErr_ExceptionMatches(PyExc_ValueError) == 0) return false;
   if (value <= 0) {
     PyErr_Clear();
-    PyErr_Format(PyExc_ValueError, "'max_bytes' must be a positive number of bytes or None, not %R", max_bytes);
+    PyErr_Format(PyExc_ValueError, "'max_bytes' must be a positive number of bytes, 2**63 - 1 at most, or None, not %R", max_bytes);
     return false;
   }
   *bound = static_cast<std::uint64_t>(value);

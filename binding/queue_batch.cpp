@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <string_view>
 
 #include "args.hpp"
 #include "errors.hpp"
@@ -34,12 +35,32 @@ void set_on(PyObject* error, const char* name, PyObject* value) {
   Py_XDECREF(value);
 }
 
+// Takes back the notes that begin with `head`: an exception may be raised twice.
+void drop_notes(PyObject* error, const char* head) {
+  PyObject* notes = PyObject_GetAttrString(error, "__notes__");
+  for (Py_ssize_t i = notes != nullptr && PyList_Check(notes) ? PyList_GET_SIZE(notes) : 0; i-- > 0;) {
+    PyObject* note = PyList_GET_ITEM(notes, i);
+    const char* text = PyUnicode_Check(note) ? PyUnicode_AsUTF8(note) : nullptr;
+    if (text != nullptr && std::string_view(text).starts_with(head)) static_cast<void>(PySequence_DelItem(notes, i));
+  }
+  PyErr_Clear();
+  Py_XDECREF(notes);
+}
+
 // Steals the note. Before Python 3.11 there are none.
 void add_note(PyObject* error, PyObject* note) {
   PyObject* none = note == nullptr ? nullptr : PyObject_CallMethod(error, "add_note", "O", note);
   if (none == nullptr) PyErr_Clear();
   Py_XDECREF(none);
   Py_XDECREF(note);
+}
+
+// Between groups: other threads, and signal handlers in the main one. An iterator in C gives neither a chance. False: an error is
+// set.
+bool let_others_run() {
+  Py_BEGIN_ALLOW_THREADS;
+  Py_END_ALLOW_THREADS;
+  return PyErr_CheckSignals() == 0;
 }
 
 // --- put_many ---------------------------------------------------------------------------------------------------------
@@ -143,10 +164,11 @@ PyObject* put_items(PyObject* self, PyObject* iterator, bool lazy, Deadline dead
     put += group.put;
     if (done && error == nullptr) {
       if (group.last) Py_RETURN_NONE;
-      continue;
+      if (let_others_run()) continue;
     }
     error = error_of_group(error);
     PyObject* remaining = give_back(self, group);
+    drop_notes(error, "put_many() had put ");
     add_note(error, PyUnicode_FromFormat("put_many() had put %zu items; `remaining` has the %zu that it had drawn besides", put,
                                          group.drawn - group.put));
     set_on(error, "put_count", PyLong_FromSize_t(put));
@@ -204,6 +226,7 @@ PyObject* get_items(PyObject* self, std::size_t most, Deadline deadline) {
       unpack(self, std::span(messages.at).first(got), items, &error);
       if (error != nullptr) return fail_with_items(error, items);
       if (taken == most) return items;
+      if (!let_others_run()) return fail_with_items(take_exception(), items);
       continue;
     }
     if (outcome == QueueOutcome::kEmpty && deadline.is_immediate()) outcome = QueueOutcome::kTimedOut;

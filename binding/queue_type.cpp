@@ -230,12 +230,11 @@ bool queue_deadline(PyObject* block, PyObject* timeout, Deadline* deadline) {
   }
   if (timeout != nullptr && timeout != Py_None) {
     const double seconds = PyFloat_AsDouble(timeout);
-    if (seconds < 0) {
-      if (PyErr_Occurred() == nullptr) {
-        PyErr_Format(PyExc_ValueError, "'timeout' must be a non-negative number of seconds, not %R", timeout);
-      }
+    if (seconds < 0 && PyErr_Occurred() == nullptr) {
+      PyErr_Format(PyExc_ValueError, "'timeout' must be a non-negative number of seconds, not %R", timeout);
       return false;
     }
+    PyErr_Clear();  // deadline_of() says it
   }
   return deadline_of(timeout, Negative::kPassed, deadline);
 }

@@ -57,7 +57,7 @@ void drop_items(PyObject* self);
 #define FT_QUEUE_METHODS                                                                                               \
   {"put", as_method(queue_put), METH_FASTCALL | METH_KEYWORDS,                                                         \
    "put($self, /, item, block=True, timeout=None)\n--\n\n"                                                             \
-   "Appends an item. Where the queue is full it waits for room, timeout seconds at most, then raises queue.Full.\n\n"  \
+   "Appends an item. A queue with a bound that is full waits for room, timeout seconds at most, then raises queue.Full.\n\n" \
    "When it has returned, every process sees the item, and it stays if this process dies."},                           \
       {"get", as_method(queue_get), METH_FASTCALL | METH_KEYWORDS,                                                     \
        "get($self, /, block=True, timeout=None)\n--\n\n"                                                               \

@@ -86,8 +86,12 @@ PyObject* buffer_enter(PyObject* self, PyObject* /*unused*/) {
   return buffer_length(self) < 0 ? nullptr : Py_NewRef(self);
 }
 
-PyObject* buffer_exit(PyObject* self, PyObject* const* /*args*/, Py_ssize_t /*nargs*/) {
-  return buffer_release(self, nullptr);
+PyObject* buffer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
+  PyObject* released = buffer_release(self, nullptr);
+  const bool failing = nargs != 0 && args[0] != Py_None;
+  if (released != nullptr || !failing || PyErr_ExceptionMatches(PyExc_BufferError) == 0) return released;
+  PyErr_Clear();  // what left the block goes on, with views in its frames: they keep the memory
+  Py_RETURN_NONE;
 }
 
 PyObject* buffer_nbytes(PyObject* self, void* /*unused*/) {
@@ -206,7 +210,7 @@ PyMethodDef buffer_methods[] = {
      "again does nothing.\n\n"
      "BufferError while views (memoryview, NumPy arrays) exist."},
     {"__enter__", buffer_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe buffer itself."},
-    {"__exit__", as_method(buffer_exit), METH_FASTCALL, "__exit__($self, /, *exc_info)\n--\n\nReleases it."},
+    {"__exit__", as_method(buffer_exit), METH_FASTCALL, "__exit__($self, /, *exc_info)\n--\n\nReleases it. Where an exception leaves the block, views that still exist keep the memory."},
     {"__reduce__", buffer_reduce, METH_NOARGS,
      "__reduce__($self, /)\n--\n\nHow a shared one goes to another process; a TypeError for one made for threads."},
     FT_NO_COPY_METHODS,

@@ -20,6 +20,8 @@ import dis
 import functools
 import importlib
 import io
+import operator
+import struct
 import sys
 import types
 from pickle import PickleBuffer
@@ -46,6 +48,8 @@ _CLOUDPICKLES: dict[type, Any] = {
     for kind, reducer in cloudpickle.Pickler.dispatch_table.items()
     if copyreg.dispatch_table.get(kind) is not reducer
 }
+# What a layout may begin with where it means the same as without.
+_NATIVE_ORDERS = ("@", "=", "<" if sys.byteorder == "little" else ">")
 Reduced = Any
 _LruCache: Any = functools._lru_cache_wrapper
 _GLOBAL_OPS = frozenset(
@@ -111,7 +115,20 @@ def main_root(obj: object, namespace: dict[str, Any]) -> str | None:
 
 def _reduce_view(view: Any) -> Reduced:
     data: Any = view if view.c_contiguous else memoryview(bytearray(view.tobytes()))
-    return _make_view, (PickleBuffer(data), view.format, view.shape)
+    layout = view.format
+    if layout[:1] in _NATIVE_ORDERS and struct.calcsize(layout) == struct.calcsize(layout[1:]):
+        layout = layout[1:]
+    reason = None
+    try:
+        _make_view(PickleBuffer(data).raw(), layout, view.shape)
+    except (TypeError, ValueError) as error:
+        reason = str(error)  # not the error, whose traceback has views of the view
+    if reason is not None:
+        raise TypeError(
+            f"cannot pickle a memoryview of format {view.format!r} and shape {view.shape}, which cannot be made anew"
+            f" ({reason}); send what it is a view of, or its bytes"
+        )
+    return _make_view, (PickleBuffer(data), layout, view.shape)
 
 
 def _make_view(data: Any, layout: str, shape: tuple[int, ...]) -> memoryview:
@@ -203,6 +220,8 @@ class ByValuePickler(_Pickler):
         if named:
             return NotImplemented
         if named is None:
+            if type(cls).__name__ == "PyCArrayType" and type(cls).__module__ == "_ctypes":
+                return operator.mul, (cls._type_, cls._length_)  # ctypes makes these, and no module has them
             reduced = cloudpickle._class_reduce(cls)
             if reduced is NotImplemented or len(reduced) == 2:
                 return reduced

@@ -13,6 +13,7 @@ import pytest
 
 import freethreading
 from freethreading import _core
+from support.program import run_program
 from support.until import until
 
 MIB = 1 << 20
@@ -102,6 +103,69 @@ def test_a_hundred_producers_killed_in_the_middle_of_puts(seed: int) -> None:
         del arrays, array, queue
     until(lambda: usage("block_bytes") < before + MIB, "what the producers had is free again")
     assert usage("file_bytes") < before + WARM
+
+
+WITHOUT_A_SUPERVISOR = """
+    import multiprocessing
+    import os
+    import resource
+    import time
+    import numpy as np
+    from freethreading import Queue, _core
+
+    MIB = 1 << 20
+    fork = multiprocessing.get_context("fork")
+    queue, has = Queue(), Queue()
+
+    def hold():
+        held = [queue.get() for _ in range(4)]
+        has.put(len(held))
+        time.sleep(1000)
+
+    def held_by_the_dead():
+        for _ in range(4):
+            queue.put(np.ones(8 * MIB, np.uint8))
+        process = fork.Process(target=hold)
+        process.start()
+        assert has.get() == 4
+        process.kill()
+        process.join()
+
+    def block_bytes():
+        return _core.session_usage()["block_bytes"]
+"""
+
+
+def test_the_dead_are_swept_also_where_no_worker_was_ever_started() -> None:
+    result = run_program(
+        WITHOUT_A_SUPERVISOR
+        + """
+    held_by_the_dead()
+    assert block_bytes() >= 32 * MIB
+    deadline = time.monotonic() + 20
+    while block_bytes() >= 32 * MIB:
+        assert time.monotonic() < deadline
+        queue.put(np.ones(MIB, np.uint8))
+        queue.get()
+        time.sleep(0.01)
+    """,
+        "multiprocessing",
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_deads_memory_is_taken_before_there_is_none() -> None:
+    result = run_program(
+        WITHOUT_A_SUPERVISOR
+        + """
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60 * MIB, hard))
+    for _ in range(10):
+        held_by_the_dead()
+    """,
+        "multiprocessing",
+    )
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.watchdog(300)

@@ -175,6 +175,30 @@ def test_a_memoryview_arrives_as_one_of_a_copy() -> None:
     assert through(memoryview(b"abc")).tobytes() == b"abc"
 
 
+@pytest.mark.parametrize(
+    "view",
+    [
+        memoryview(np.arange(5, dtype=">i4")),
+        memoryview(np.zeros(3, "c16")),
+        memoryview(np.zeros((0, 3))),
+    ],
+    ids=["of the other byte order", "complex", "empty rows"],
+)
+def test_a_memoryview_that_could_not_be_rebuilt_is_refused_by_put(view: Any) -> None:
+    with pytest.raises(freethreading.NotPicklableError, match="a memoryview of format"):
+        through({"key": view})
+
+
+def test_ctypes() -> None:
+    numbers = (ctypes.c_int * 4)(1, 2, 3, 4)
+    rows = ((ctypes.c_double * 2) * 3)((1, 2), (3, 4))
+    assert list(through(numbers)) == [1, 2, 3, 4]
+    assert type(through(numbers)) is type(numbers)
+    assert [list(row) for row in through(rows)] == [[1, 2], [3, 4], [0, 0]]
+    view = through(memoryview(numbers))  # its format is "<i"
+    assert view.tolist() == [1, 2, 3, 4]
+
+
 def test_an_array_of_the_standard_library() -> None:
     data = array.array("d", range(10_000))
     assert through(data) == data

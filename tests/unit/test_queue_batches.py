@@ -36,6 +36,48 @@ def test_the_iterator_uses_the_queue(shared: bool) -> None:
 
 
 @BOTH
+def test_an_interrupt_in_an_endless_iterator_that_runs_no_python(shared: bool) -> None:
+    items: Any = freethreading.Queue(shared=shared)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            items.put_many(itertools.count())
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    count = caught.value.put_count  # type: ignore[attr-defined]
+    assert caught.value.remaining == []  # type: ignore[attr-defined]
+    assert items.qsize() == count
+    assert items.get_many(1000) == list(range(min(count, 1000)))
+
+
+@BOTH
+def test_other_threads_run_between_groups(shared: bool) -> None:
+    items: Any = freethreading.Queue(shared=shared)
+    ends = threading.Thread(
+        target=lambda: until(lambda: items.qsize() and (items.shutdown(True), True), "it runs")
+    )
+    ends.start()
+    with pytest.raises(freethreading.ShutDown):
+        items.put_many(itertools.count())
+    ends.join()
+
+
+@BOTH
+def test_an_exception_raised_twice_has_one_note(shared: bool) -> None:
+    error = ValueError("mine")
+
+    def fails() -> Iterator[int]:
+        yield 1
+        raise error
+
+    for _ in range(3):
+        with pytest.raises(ValueError, match="mine"):
+            freethreading.Queue(shared=shared).put_many(fails())
+    assert len(getattr(error, "__notes__", ["before 3.11"])) == 1
+
+
+@BOTH
 def test_an_interrupt_while_it_waits_for_room(shared: bool) -> None:
     items: Any = freethreading.Queue(2, shared=shared)
     sender = threading.Thread(target=interrupt_when_full, args=(items,))

@@ -303,3 +303,11 @@ def test_other_threads_run_while_memory_is_zeroed() -> None:
         sys.setswitchinterval(interval)
         stop.set()
         thread.join()
+
+
+def test_an_exception_that_leaves_the_block_with_views_of_it_is_the_users() -> None:
+    with pytest.raises(KeyError, match="mine"), SharedBuffer(8) as buffer:
+        view = memoryview(buffer)
+        raise KeyError("mine")
+    view[0] = 1
+    assert bytes(view[:2]) == b"\1\0"

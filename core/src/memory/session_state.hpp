@@ -69,6 +69,8 @@ struct Session::State {
   std::atomic<bool> left{false};        // leave() was called: nothing is taken or given up any more; set under mutex
   std::atomic<bool> swept{false};       // and this process's blocks are free
   std::atomic<std::uint32_t> ending{0};  // threads in an Ending
+  std::atomic<Nanoseconds> swept_at{0};  // of the others, by sweep_now_and_then()
+  std::atomic<std::uint32_t> small_ones{0};  // relaxed: a number of calls
 };
 
 // While a thread of this process ends an object or another process; leave() waits for it, since nobody else would take its

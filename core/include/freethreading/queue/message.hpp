@@ -39,7 +39,8 @@ constexpr std::size_t payload_offset(std::size_t handles) noexcept {
 }
 static_assert(payload_offset(1) % 16 == 0);
 
-// Allocates a message's block for `size` bytes of payload behind room for `handles` handles. False: no memory.
+// Allocates a message's block for `size` bytes of payload behind room for `handles` handles. False: no memory, also none of
+// dead processes. REQUIRES: the caller holds no lock of the place.
 [[nodiscard]] bool allocate_block(Place& place, Message& message, std::size_t size, std::size_t handles = 0) noexcept;
 [[nodiscard]] std::byte* payload_of(const Place& place, const Message& message) noexcept;
 // Fills in the next handle: from now on the message keeps the object alive. REQUIRES: the block has room, and belongs to this
