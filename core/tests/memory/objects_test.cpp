@@ -55,8 +55,8 @@ TEST_F(ObjectsTest, AHandleDoesNotNameTheNextOneInItsPlace) {
 
 TEST_F(ObjectsTest, AHandleIsComparedInAllItsParts) {
   const Published published = publish(session());
+  int part = 0;
   for (Handle wrong : {Handle{}, published.handle, published.handle, published.handle, published.handle}) {
-    static int part = 0;
     switch (part++) {
       case 1:
         wrong.session += 1;
