@@ -50,8 +50,10 @@ def _follow_multiprocessing() -> None:
     Its finalizers are dropped when it begins; what is registered here runs after that.
     """
     global _follows
+    if _follows:
+        return
     util: Any = sys.modules.get("multiprocessing.util")
-    if util is not None and not _follows:
+    if util is not None:
         _follows = True
         util.register_after_fork(_follow_multiprocessing, _leave_with_process)
 

@@ -17,6 +17,7 @@ import pytest
 
 import freethreading
 from support.program import run_program
+from support.until import until
 
 MIB, GIB = 1 << 20, 1 << 30
 LARGE = pytest.mark.skipif("FT_TEST_LARGE" not in os.environ, reason="takes long: set FT_TEST_LARGE")
@@ -160,10 +161,7 @@ def group() -> Iterator[Group]:
         pytest.skip(f"no control group can be made here: {error}")
     yield made
     # A group with processes in it stays: the program's supervisor may still be on its way out.
-    for _ in range(1000):
-        if not (made.folder / "cgroup.procs").read_text():
-            break
-        subprocess.run(["sleep", "0.01"], check=True)
+    until(lambda: not (made.folder / "cgroup.procs").read_text(), "the group is empty")
     made.folder.rmdir()
 
 
@@ -191,7 +189,7 @@ def test_the_limit_of_a_control_group_is_a_memory_error(group: Group) -> None:
 MOUNTS = {
     "missing": "mount --bind /proc/self/fdinfo /dev/shm",  # a folder in which no file can be made
     "of 64 KB": "mount -t tmpfs -o size=64k none /dev/shm",
-    "full": "mount -t tmpfs -o size=64k none /dev/shm && ! head -c 1M /dev/zero > /dev/shm/full 2>/dev/null",
+    "full": "mount -t tmpfs -o size=64k none /dev/shm; if head -c 1M /dev/zero 2>/dev/null > /dev/shm/full; then exit 7; fi",
     "read-only": "mount -t tmpfs -o ro none /dev/shm",
 }
 
@@ -216,7 +214,17 @@ def test_dev_shm_does_not_matter(how: str) -> None:
     """
     )
     result = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", f'{MOUNTS[how]}; exec "$@"', "sh", sys.executable, "-c", program],
+        [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            f'set -e; {MOUNTS[how]}; exec "$@"',
+            "sh",
+            sys.executable,
+            "-c",
+            program,
+        ],
         env={**os.environ, "FREETHREADING_BACKEND": "multiprocessing"},
         capture_output=True,
         text=True,
