@@ -116,12 +116,12 @@ def main_root(obj: object, namespace: dict[str, Any]) -> str | None:
 def _reduce_view(view: Any) -> Reduced:
     data: Any = view if view.c_contiguous else memoryview(bytearray(view.tobytes()))
     layout = view.format
-    if layout[:1] in _NATIVE_ORDERS and struct.calcsize(layout) == struct.calcsize(layout[1:]):
-        layout = layout[1:]
     reason = None
     try:
+        if layout[:1] in _NATIVE_ORDERS and struct.calcsize(layout) == struct.calcsize(layout[1:]):
+            layout = layout[1:]
         _make_view(PickleBuffer(data).raw(), layout, view.shape)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, struct.error) as error:
         reason = str(error)  # not the error, whose traceback has views of the view
     if reason is not None:
         raise TypeError(
