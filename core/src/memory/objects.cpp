@@ -24,7 +24,7 @@ bool has_reference(const ObjectHeader& object) noexcept {
 }  // namespace
 
 ObjectHeader* Session::create_object(ObjectType type, std::size_t size) noexcept {
-  const Offset block = allocate(ObjectHeader::kBodyOffset + size);
+  const Offset block = allocate_or_sweep(ObjectHeader::kBodyOffset + size);
   if (block == kNoOffset) {
     return nullptr;
   }

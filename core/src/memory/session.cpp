@@ -352,16 +352,21 @@ void Session::sweep() noexcept {
   }
 }
 
-void Session::sweep_now_and_then(std::size_t size) noexcept {
+Offset Session::allocate_or_sweep(std::size_t size) noexcept {
   constexpr std::uint32_t kSmallOnes = 256;  // between looks at the clock
-  if (size < memory::kChunkSize && state_->small_ones.fetch_add(1, std::memory_order_relaxed) % kSmallOnes != 0) {
-    return;
+  if (size >= memory::kChunkSize || state_->small_ones.fetch_add(1, std::memory_order_relaxed) % kSmallOnes == 0) {
+    const Nanoseconds now = monotonic_now();
+    Nanoseconds last = state_->swept_at.load();
+    if (now - last >= kSecond && state_->swept_at.compare_exchange_strong(last, now)) {
+      sweep();
+    }
   }
-  const Nanoseconds now = monotonic_now();
-  Nanoseconds last = state_->swept_at.load();
-  if (now - last >= kSecond && state_->swept_at.compare_exchange_strong(last, now)) {
-    sweep();
+  const Offset block = allocate(size);
+  if (block != kNoOffset) {
+    return block;
   }
+  sweep();
+  return allocate(size);
 }
 
 bool Session::sweep_process(OwnerId owner) noexcept {

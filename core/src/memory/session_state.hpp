@@ -69,7 +69,7 @@ struct Session::State {
   std::atomic<bool> left{false};        // leave() was called: nothing is taken or given up any more; set under mutex
   std::atomic<bool> swept{false};       // and this process's blocks are free
   std::atomic<std::uint32_t> ending{0};  // threads in an Ending
-  std::atomic<Nanoseconds> swept_at{0};  // of the others, by sweep_now_and_then()
+  std::atomic<Nanoseconds> swept_at{0};  // of the others, by allocate_or_sweep()
   std::atomic<std::uint32_t> small_ones{0};  // relaxed: a number of calls
 };
 

@@ -42,12 +42,7 @@ ObjectHeader* SharedBuffer::make_shared(Session& session, std::size_t size) noex
   if (size > kLargest) {
     return nullptr;
   }
-  session.sweep_now_and_then(size);
   ObjectHeader* object = session.create_object(ObjectType::kSharedBuffer, kDataOffset + size);
-  if (object == nullptr) {
-    session.sweep();  // what is missing may be the dead's
-    object = session.create_object(ObjectType::kSharedBuffer, kDataOffset + size);
-  }
   if (object != nullptr) {
     new (object->body<std::byte>()) SharedBuffer(size);
   }

@@ -6,15 +6,8 @@
 namespace freethreading {
 
 bool allocate_block(Place& place, Message& message, std::size_t size, std::size_t handles) noexcept {
-  Session* session = place.session();
-  if (session != nullptr) {
-    session->sweep_now_and_then(size);
-  }
-  message.block = place.allocate(payload_offset(handles) + size);
-  if (message.is_inline() && session != nullptr) {
-    session->sweep();  // what is missing may be the dead's
-    message.block = place.allocate(payload_offset(handles) + size);
-  }
+  const std::size_t bytes = payload_offset(handles) + size;
+  message.block = place.shared() ? place.session()->allocate_or_sweep(bytes) : place.allocate(bytes);
   if (message.is_inline()) {
     return false;
   }

@@ -102,9 +102,9 @@ class Session {
   // Sweeps every dead slot. Called after parks by whoever met a dead owner, by the supervisor at each death.
   void sweep() noexcept;
   [[nodiscard]] bool sweep_process(OwnerId owner) noexcept;
-  // For a caller that is about to take `size` bytes and holds no lock: sweeps when this process has not for a second. Where there
-  // is no supervisor nobody else may come by.
-  void sweep_now_and_then(std::size_t size) noexcept;
+  // A block as Place::allocate() gives it, for a caller that holds no lock. Sweeps when this process has not for a second, since
+  // nobody else may come by where there is no supervisor, and before it says that there is no memory: it may be the dead's.
+  [[nodiscard]] Offset allocate_or_sweep(std::size_t size) noexcept;
   // Process id of an owner, 0 when it is not known (any more).
   [[nodiscard]] int pid_of(OwnerId owner) const noexcept;
   // The owner with this process id, kNobody when none is attached.
