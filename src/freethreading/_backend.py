@@ -8,6 +8,7 @@ import types
 
 from freethreading._core import get_backend as get_backend
 from freethreading._exceptions import BackendChangedWarning
+from freethreading._loaded import loaded
 
 __all__ = ["backend_of_workers", "get_backend", "process_backend", "strict_mode"]
 
@@ -58,7 +59,7 @@ def _look_at_gil() -> None:
 
 def _culprit() -> str:
     # CPython names the module in a warning of its own, which leaves its text here unless warnings are ignored.
-    bootstrap = sys.modules.get("_frozen_importlib")
+    bootstrap = loaded("_frozen_importlib")
     registry: dict[object, object] = getattr(bootstrap, "__warningregistry__", {})
     for key in map(str, registry):
         if _GIL_ENABLED in key:

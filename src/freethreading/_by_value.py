@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cloudpickle import cloudpickle as _cloudpickle
 
+from freethreading._loaded import loaded, look_up
 from freethreading._reducers import Outside, registered
 from freethreading._unsent import import_or_explain
 
@@ -99,6 +100,17 @@ def global_names(code: types.CodeType) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _is_its_modules(obj: Any) -> bool:
+    # Whether a module has the function or class under its name. What cloudpickle finds as well, but by dict.get().
+    name = obj.__module__
+    if not isinstance(name, str) or name in MAIN_NAMES or cloudpickle.list_registry_pickle_by_value():
+        return False
+    found: Any = loaded(name)
+    for part in obj.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is obj
+
+
 def main_root(obj: object, namespace: dict[str, Any]) -> str | None:
     """The global of ``__main__`` under which ``obj`` is found by its qualified name; None: it is not."""
     if getattr(obj, "__module__", None) not in MAIN_NAMES:
@@ -107,7 +119,7 @@ def main_root(obj: object, namespace: dict[str, Any]) -> str | None:
     if not isinstance(qualified, str):
         return None
     root, *rest = qualified.split(".")
-    found: Any = namespace.get(root)
+    found: Any = look_up(namespace, root)
     for part in rest:
         found = getattr(found, part, None)
     return root if found is obj else None
@@ -194,7 +206,9 @@ class ByValuePickler(_Pickler):
 
     def _reduce_function(self, func: types.FunctionType) -> Reduced:
         named = self._goes_by_name(func)
-        if named or (named is None and cloudpickle._should_pickle_by_reference(func)):
+        if named or (
+            named is None and (_is_its_modules(func) or cloudpickle._should_pickle_by_reference(func))
+        ):
             return NotImplemented
         if _is_singledispatch(func):
             registry: Any = func.registry  # type: ignore[attr-defined]
@@ -205,8 +219,8 @@ class ByValuePickler(_Pickler):
             module = "__main__"
             self._view.uses(global_names(func.__code__))
         else:
-            module = namespace.get("__name__", "")
-            owner = sys.modules.get(module)
+            module = look_up(namespace, "__name__") or ""
+            owner = loaded(module)
             if owner is None or owner.__dict__ is not namespace or owner.__spec__ is None:
                 dynamic: Any = self
                 return dynamic._dynamic_function_reduce(func)
@@ -220,6 +234,8 @@ class ByValuePickler(_Pickler):
         if named:
             return NotImplemented
         if named is None:
+            if _is_its_modules(cls):
+                return NotImplemented
             if type(cls).__name__ == "PyCArrayType" and type(cls).__module__ == "_ctypes":
                 return operator.mul, (cls._type_, cls._length_)  # ctypes makes these, and no module has them
             reduced = cloudpickle._class_reduce(cls)
@@ -254,7 +270,7 @@ class ByValuePickler(_Pickler):
         return types.CellType, (), (contents,), None, None, _fill_cell
 
     def _reduce_module(self, module: types.ModuleType) -> Reduced:
-        if sys.modules.get(module.__name__) is module or module is sys.modules.get("__main__"):
+        if loaded(module.__name__) is module or module is loaded("__main__"):
             return import_or_explain, (module.__name__,)
         return NotImplemented
 

@@ -14,6 +14,7 @@ from typing import Any
 from freethreading import _core
 from freethreading._by_value import PROTOCOL, ByValuePickler, References as References
 from freethreading._exceptions import NotPicklableError
+from freethreading._loaded import loaded
 
 Where = str | tuple[str, ...]
 
@@ -56,7 +57,7 @@ class Checker(ByValuePickler):
 
 
 def _is_broadcast(obj: object) -> bool:
-    module: Any = sys.modules.get("freethreading._broadcast")
+    module = loaded("freethreading._broadcast")
     return module is not None and isinstance(obj, module.Broadcast)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from freethreading import _main_module, _serialize, _supervisor
 from freethreading._core import WorkerRecord
 from freethreading._frames import pack
+from freethreading._loaded import loaded
 
 if TYPE_CHECKING:
     from freethreading._core import Channel
@@ -217,7 +218,7 @@ def _descriptors_of_all() -> tuple[list[int], list[str]]:
         if _is_open(descriptor):
             found.append(descriptor)
             names.append(name)
-    tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
+    tracker = loaded("multiprocessing.resource_tracker")
     pipe: int | None = tracker._resource_tracker._fd if tracker is not None else None
     if pipe is not None and _is_open(pipe):
         found.append(pipe)

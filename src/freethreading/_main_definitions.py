@@ -21,6 +21,7 @@ from freethreading import _core
 from freethreading._by_value import PROTOCOL, ByValuePickler
 from freethreading._capture import Capture
 from freethreading._culprit import translated
+from freethreading._loaded import look_up
 from freethreading._unsent import Unsent
 
 _MISSING: Any = object()
@@ -55,9 +56,8 @@ class Publisher:
         """
         known = self._known.get((named, used))
         if known is not None:
-            get = self.namespace.get
             for name, value in known[1]:
-                if get(name, _MISSING) is not value:
+                if look_up(self.namespace, name, _MISSING) is not value:
                     break
             else:
                 return known[0]
@@ -123,7 +123,7 @@ class _Batch:
             if name in self._seen:
                 continue
             self._seen.add(name)
-            value = self.namespace.get(name, _MISSING)
+            value = look_up(self.namespace, name, _MISSING)
             if value is _MISSING:  # a builtin, or not defined yet
                 continue
             if self._sent.get(name, _MISSING) is value:
@@ -139,7 +139,7 @@ class _Batch:
     def by_reference(self, root: str) -> bool:
         if self._only is not None and root not in self._only:
             return True
-        if self._sent.get(root, _MISSING) is self.namespace.get(root) and root not in self._unsent:
+        if self._sent.get(root, _MISSING) is look_up(self.namespace, root) and root not in self._unsent:
             self.uses((root,))
             return True
         self.uses((root,))

@@ -27,6 +27,8 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from freethreading._loaded import loaded, look_up
+
 if TYPE_CHECKING:
     from freethreading._main_definitions import Publisher, Subscriber
 
@@ -73,13 +75,13 @@ def by_value() -> bool:
 
 def sent_names() -> frozenset[str] | None:
     """The names of ``__main__`` that go by value; None: all of them."""
-    found: frozenset[str] | None = _kind().get("guarded")
+    found: frozenset[str] | None = look_up(_kind(), "guarded")
     return found
 
 
 def guarded_definitions() -> tuple[bytes, ...]:
     """Names of functions and classes that pickle would send by name and that no worker would find."""
-    found: tuple[bytes, ...] = _kind().get("definitions", ())
+    found: tuple[bytes, ...] = look_up(_kind(), "definitions") or ()
     return found
 
 
@@ -228,7 +230,7 @@ def _code_of_path(path: str) -> types.CodeType:
 def _run(code: types.CodeType, **attributes: Any) -> None:
     main = types.ModuleType(RUN_NAME)
     main.__dict__.update(attributes)
-    before = {name: sys.modules.get(name) for name in ("__main__", RUN_NAME)}
+    before = {name: loaded(name) for name in ("__main__", RUN_NAME)}
     _become_main(main)
     try:
         exec(code, main.__dict__)

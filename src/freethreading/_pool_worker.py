@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from freethreading._core import Channel, WorkerRecord
 from freethreading._engine import CALL, Outcome, call_item
 from freethreading._exceptions import ShutDown
 from freethreading._frames import ERROR, READY, START_FAILED, UNSENT, VALUE, unpack
+from freethreading._loaded import loaded
 from freethreading._worker_process import current_record, leave, take_interrupts
 
 # What is published of an item: the kind of message, its payload, the shared objects that it refers to.
@@ -63,7 +63,7 @@ def serve(
         else:
             _run_batch(results, record, kind, tag, payload)
         del payload
-        broadcasts: Any = sys.modules.get("freethreading._broadcast")
+        broadcasts = loaded("freethreading._broadcast")
         if broadcasts is not None:
             broadcasts.purge()
         record.item = 0

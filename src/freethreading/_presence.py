@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from freethreading import _thread_worker
 from freethreading._backend import process_backend
 from freethreading._exceptions import OwnershipError
+from freethreading._loaded import loaded, look_up
 from freethreading._worker import Worker, facade_of
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def get_ident() -> int:
 def active_children() -> list[Worker]:
     """The workers that this process has started and that have not ended: threads and processes, those of pools too."""
     children = _thread_worker.active_facades()
-    processes: Any = sys.modules.get("freethreading._process_worker")
+    processes = loaded("freethreading._process_worker")
     if processes is not None:
         children += processes.active_facades()
     return children
@@ -126,7 +126,7 @@ _views: dict[tuple[int, bool], Worker] = {}
 def _view(name: str, thread: threading.Thread, process: bool) -> Worker:
     # The same object as long as it is the same thread: workers are compared and used as keys.
     key = (thread.ident or 0, process)
-    known = _views.get(key)
+    known: Worker | None = look_up(_views, key)
     body = known._body if known is not None else None
     if known is None or not isinstance(body, _View) or body._thread is not thread:
         for dead in [k for k, v in list(_views.items()) if not v.is_alive()]:
@@ -138,7 +138,7 @@ def _view(name: str, thread: threading.Thread, process: bool) -> Worker:
 
 def _process_object() -> BaseProcess | None:
     # multiprocessing's object of this process; None where that was never imported.
-    module: Any = sys.modules.get("multiprocessing.process")
+    module = loaded("multiprocessing.process")
     return module.current_process() if module is not None else None
 
 

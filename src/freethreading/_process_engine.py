@@ -33,6 +33,7 @@ from freethreading._engine import (
 from freethreading._exceptions import WorkerLostError
 from freethreading._flight import Flight, PreparedFunction, describe_item, encode
 from freethreading._frames import ERROR, NUDGE, READY, START_FAILED, UNSENT, VALUE
+from freethreading._loaded import look_up
 from freethreading._pool_worker import serve
 from freethreading._process_worker import PoolProcess, refuse_at_import
 from freethreading._threads import Thread
@@ -272,7 +273,7 @@ class ProcessEngine(Engine):
             self._settle(kind, number, index, payload)
 
     def _settle(self, kind: int, number: int, index: int, payload: bytes) -> None:
-        flight = self._flights.get(number)
+        flight = look_up(self._flights, number)
         if flight is None:  # failed meanwhile
             return
         outcomes = [(False, flight.unsent[index]) if kind == UNSENT else _load(kind, payload)]
@@ -306,7 +307,7 @@ class ProcessEngine(Engine):
             return False  # a callback waited, and its turn of ours buried it
         self._members.remove(member)
         member.process.join()  # at once: it was reaped
-        flight = self._flights.get(number) if 0 < sequence <= taken else None
+        flight = look_up(self._flights, number) if 0 < sequence <= taken else None
         if flight is not None:
             self._lose(flight, item, member)
         return True

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from freethreading import _serialize
 from freethreading._exceptions import OwnershipError
 from freethreading._launch import Popen
+from freethreading._loaded import loaded
 from freethreading._worker import Worker, facade_of
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def refuse_at_import() -> None:
     """Raises the error of a module that starts work when it is imported, where this process is a worker that imports it for
     the call that it was given: each worker would import it in its turn, without an end.
     """
-    in_worker: Any = sys.modules.get("freethreading._worker_process")
+    in_worker = loaded("freethreading._worker_process")
     if in_worker is None or not in_worker.is_worker():
         return
     frame: FrameType | None = sys._getframe(1)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import copyreg
 import io
 import pickle
-import sys
 from collections.abc import Callable
 from typing import Any
+
+from freethreading._loaded import loaded
 
 PROTOCOL = 5
 # Whether a buffer goes inside of the pickle; else it travels beside it.
@@ -51,7 +52,7 @@ def dumps(obj: object, outside: Outside | None = None) -> bytes:
 
 def _look() -> None:
     global _table, _seen, _needed
-    reduction: Any = sys.modules.get("multiprocessing.reduction")
+    reduction = loaded("multiprocessing.reduction")
     if reduction is None:
         return
     forking = reduction.ForkingPickler

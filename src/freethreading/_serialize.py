@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from freethreading import _core, _main_module, _reducers
 from freethreading._capture import Capture, current
+from freethreading._loaded import loaded, look_up
 from freethreading._remote_exceptions import (
     dump_exception as dump_exception,
     load_exception as load_exception,
@@ -79,7 +80,7 @@ def loads(data: bytes | memoryview, buffers: Sequence[memoryview] = ()) -> Any:
 
 def dumps_message(obj: object, where: Where = "item") -> tuple[bytes, list[object], list[memoryview]]:
     """dumps() for an item of a queue, with the big buffers that go beside its bytes."""
-    describe = describers.get(type(obj))
+    describe = look_up(describers, type(obj))
     if describe is not None and (description := describe(obj)) is not None:
         return _DESCRIPTION + description[1], [description[0]], []
     buffers: list[memoryview] = []
@@ -135,9 +136,7 @@ def state_of(obj: object) -> object:
 
 
 def _spawning_popen() -> Any:
-    import sys
-
-    context: Any = sys.modules.get("multiprocessing.context")
+    context = loaded("multiprocessing.context")
     return context.get_spawning_popen() if context is not None else None
 
 
@@ -206,7 +205,7 @@ class _Needs:
             return True
         if not self._publishes and self._subscriber is not None:
             # A worker's result: the program knows by name what it has sent, and nothing else.
-            value = self.namespace.get(root)
+            value = look_up(self.namespace, root)
             if self._subscriber.installed.get(root, self) is not value:
                 return False
         self.named[root] = None

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 import threading
 
 from freethreading import _core
+from freethreading._loaded import loaded
 
 TYPE_CHECKING = False  # as typing's, without its import
 if TYPE_CHECKING:
-    from typing import Any
+    pass
 
 _hooks_lock = threading.Lock()
 _hooked = False
@@ -52,7 +52,7 @@ def _follow_multiprocessing() -> None:
     global _follows
     if _follows:
         return
-    util: Any = sys.modules.get("multiprocessing.util")
+    util = loaded("multiprocessing.util")
     if util is not None:
         _follows = True
         util.register_after_fork(_follow_multiprocessing, _leave_with_process)
@@ -61,7 +61,7 @@ def _follow_multiprocessing() -> None:
 def _leave_with_process(_: object) -> None:
     from multiprocessing import process, util
 
-    workers: Any = sys.modules.get("freethreading._process_worker")
+    workers = loaded("freethreading._process_worker")
     if workers is not None and isinstance(
         process.current_process(), (workers.WorkerProcess, workers.PoolProcess)
     ):
@@ -80,7 +80,7 @@ def _leave_after_threads() -> None:
 
 def _leave() -> None:
     # Whatever was registered first: the workers end before the memory that they share with this process is left.
-    util: Any = sys.modules.get("multiprocessing.util")
+    util = loaded("multiprocessing.util")
     if util is not None:
         util._exit_function()
     _core.leave_sessions()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from freethreading import _core, _main_module, _serialize
 from freethreading._core import WorkerRecord
 from freethreading._frames import unpack
+from freethreading._loaded import loaded
 
 if TYPE_CHECKING:
     from freethreading._launch import Preparation
@@ -127,7 +128,7 @@ def _become(preparation: Preparation) -> None:
         util.log_to_stderr(preparation["log_level"])
     if preparation["start_method"] is not None:
         context._default_context.set_start_method(preparation["start_method"], force=True)
-    numpy_random: Any = sys.modules.get("numpy.random")
+    numpy_random = loaded("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()  # else all workers would draw what the zygote would have drawn
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -159,6 +160,20 @@ def test_a_fork_in_the_middle(pool: freethreading.WorkerPool) -> None:
     assert in_child(make_another) == 36
     release.set()
     assert waiting.get(SECONDS) is True
+
+
+def test_forks_while_the_engine_looks_up_modules(backend: str) -> None:
+    def write_to_the_modules() -> int:
+        sys.modules.setdefault("__main__", sys)
+        return 5
+
+    for _ in range(5):
+        with freethreading.WorkerPool(2) as pool:
+            results = [pool.apply_async(square, (3,)) for _ in range(10)]
+            codes = [in_child(write_to_the_modules) for _ in range(5)]
+            assert codes == [5] * 5
+            assert [result.get(SECONDS) for result in results] == [9] * 10
+        pool.join()
 
 
 def test_exceptions_that_do_not_travel(pool: freethreading.WorkerPool) -> None:
