@@ -43,7 +43,7 @@ Offset BlockAllocator::allocate_small(unsigned size_class, OwnerId owner) noexce
       FT_CRASH_POINT("blocks.allocate.taken");
       return block;
     }
-    if (!find_hints(size_class) && !split_new_chunk(size_class, owner)) {
+    if (!find_hints(size_class) && !back_again(size_class) && !split_new_chunk(size_class, owner)) {
       return kNoOffset;
     }
   }
@@ -59,8 +59,8 @@ Offset BlockAllocator::take_hint(unsigned size_class, OwnerId owner) noexcept {
     }
     const bool look_at_clock = ++small_allocations_ % kAllocationsPerClock == 0;
     hints_busy_.clear(std::memory_order_release);  // sync: HINTS (release): publishes `free`; pairs with acquire()
-    if (look_at_clock) {
-      runs_.end_period_late();
+    if (look_at_clock && runs_.end_period_late()) {
+      trim_surplus();
     }
     if (block == kNoOffset) {
       return kNoOffset;
@@ -89,6 +89,7 @@ bool BlockAllocator::find_hints(unsigned size_class) noexcept {
       return false;
     }
   }
+  hints.bare_chunk = kNoChunk;
   for (std::uint64_t looked = 0; looked < chunks && hints.free.empty(); ++looked) {
     const std::uint64_t chunk = (hints.scan_chunk + looked) % chunks;
     const std::uint64_t descriptor = runs_.descriptor(chunk).load();
@@ -97,8 +98,11 @@ bool BlockAllocator::find_hints(unsigned size_class) noexcept {
     }
     const std::atomic<std::uint32_t>* words = small_words(chunk);
     for (std::size_t index = in_chunk; index-- > 0 && hints.free.size() < kMaxHints / 4;) {
-      if (words[index].load(std::memory_order_relaxed) == block_word(BlockKind::kFree)) {  // a hint publishes nothing
+      const std::uint32_t word = words[index].load(std::memory_order_relaxed);  // a hint publishes nothing
+      if (word == block_word(BlockKind::kFree)) {
         hints.free.push_back(small_offset(chunk, size_class, index));
+      } else if (word == block_word(BlockKind::kUnbacked)) {
+        hints.bare_chunk = chunk;
       }
     }
     hints.scan_chunk = chunk;
@@ -170,6 +174,10 @@ void BlockAllocator::free(Offset block) noexcept {
   std::atomic<std::uint32_t>* word = small_word_of(block, &size_class);
   if (word == nullptr) {
     runs_.free((block - kFirstChunk) / kChunkSize);
+    return;
+  }
+  if (kind_of(word->load()) == BlockKind::kBacking) {  // a dead process's: whether it has its pages nobody knows
+    word->store(block_word(BlockKind::kUnbacked));
     return;
   }
   word->store(block_word(BlockKind::kFree));

@@ -33,6 +33,11 @@ class BlockAllocator {
   [[nodiscard]] std::uint32_t word_of(Offset block) const noexcept;
 
   [[nodiscard]] Runs& runs() noexcept { return runs_; }
+  // Gives the pages of free blocks back to the system: of runs as Runs::end_period() says, and of split chunks all of whose
+  // blocks are free, half of those that are more than 4 MiB.
+  void end_period() noexcept;
+  // All of both.
+  void give_back() noexcept;
 
   // Calls visit(offset, word, usable bytes) for every block that is not free.
   template <class Visit>
@@ -44,7 +49,7 @@ class BlockAllocator {
         const unsigned size_class = class_of(descriptor);
         for (std::size_t index = 0; index < blocks_in_chunk(size_class); ++index) {
           const std::uint32_t word = small_words(chunk)[index].load();
-          if (kind_of(word) != BlockKind::kFree) {
+          if (!is_free(word)) {
             visit(small_offset(chunk, size_class, index), word, class_size(size_class));
           }
         }
@@ -60,17 +65,20 @@ class BlockAllocator {
   void unlock_after_fork(bool in_child) noexcept {
     if (in_child) {
       runs_.forget_threads_after_fork();
+      trimming_.clear();
     }
     hints_busy_.clear();
   }
 
  private:
   static constexpr std::size_t kMaxHints = 256;
+  static constexpr std::uint64_t kNoChunk = ~std::uint64_t{0};
 
   // Blocks of one size that this process believes to be free, and where it looks for more.
   struct Hints {
     std::vector<Offset> free;
     std::uint64_t scan_chunk = 0;
+    std::uint64_t bare_chunk = kNoChunk;  // one with blocks that are kUnbacked, as the last look found it
   };
 
   [[nodiscard]] std::atomic<std::uint32_t>* small_words(std::uint64_t chunk) const noexcept {
@@ -85,6 +93,13 @@ class BlockAllocator {
   Offset take_hint(unsigned size_class, OwnerId owner) noexcept;
   bool find_hints(unsigned size_class) noexcept;
   bool split_new_chunk(unsigned size_class, OwnerId owner) noexcept;
+  bool back_again(unsigned size_class) noexcept;
+  [[nodiscard]] bool is_unused(std::uint64_t chunk, unsigned size_class, bool bare_too) const noexcept;
+  [[nodiscard]] std::uint64_t count_unused() const noexcept;
+  void trim_surplus() noexcept;
+  void trim(std::uint64_t kept, bool bare_too) noexcept;
+  bool condemn(std::uint64_t chunk, unsigned size_class, OwnerId owner) noexcept;
+  void empty(std::uint64_t chunk, unsigned size_class, OwnerId owner) noexcept;
   // Where a small block's word lies; null: the offset is of no small block.
   [[nodiscard]] std::atomic<std::uint32_t>* small_word_of(Offset block, unsigned* size_class) const noexcept;
 
@@ -94,6 +109,7 @@ class BlockAllocator {
   std::atomic_flag hints_busy_ = ATOMIC_FLAG_INIT;
   std::array<Hints, kSizeClasses> hints_;  // guarded by hints_busy_
   std::uint32_t small_allocations_ = 0;    // guarded by hints_busy_
+  std::atomic_flag trimming_ = ATOMIC_FLAG_INIT;  // one thread of a process at a time: they condemn with the same word
 };
 
 }  // namespace freethreading::memory

@@ -122,8 +122,8 @@ enum class BlockKind : std::uint32_t {
   kObject = 2,    // an object's
   kLinked = 3,    // part of a structure
   kCarrier = 4,   // a process's, and begins with a Carried
-  kUnbacked = 5,  // nobody's; its pages may not exist (runs only)
-  kBacking = 6,   // taken by a process that is securing its pages, or giving them back: nobody touches it (runs only)
+  kUnbacked = 5,  // nobody's; its pages may not exist
+  kBacking = 6,   // taken by a process that is securing its pages, or giving them back: nobody touches it
 };
 inline constexpr unsigned kKindBits = 3;
 
@@ -178,6 +178,10 @@ constexpr std::size_t blocks_in_chunk(unsigned size_class) noexcept {
 }
 constexpr std::size_t first_block(unsigned size_class) noexcept {
   return (blocks_in_chunk(size_class) * sizeof(std::uint32_t) + 63) & ~std::size_t{63};
+}
+// Where the pages begin that a split chunk can do without when all its blocks are free: behind that of the last word.
+constexpr std::size_t first_bare_page(unsigned size_class) noexcept {
+  return (blocks_in_chunk(size_class) * sizeof(std::uint32_t) + 4095) & ~std::size_t{4095};
 }
 static_assert(first_block(0) + blocks_in_chunk(0) * class_size(0) <= kChunkSize);
 static_assert(first_block(kSizeClasses - 1) + blocks_in_chunk(kSizeClasses - 1) * kLargestSmall <= kChunkSize);

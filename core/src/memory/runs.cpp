@@ -9,24 +9,8 @@
 
 namespace freethreading::memory {
 
-namespace {
-
-// Counts a thread among those that have a kBacking run.
-class Backing {
- public:
-  explicit Backing(std::atomic<std::uint32_t>& count) noexcept : count_(count) { count_.fetch_add(1); }
-  Backing(const Backing&) = delete;
-  Backing& operator=(const Backing&) = delete;
-  ~Backing() { count_.fetch_sub(1); }
-
- private:
-  std::atomic<std::uint32_t>& count_;
-};
-
-}  // namespace
-
 Offset Runs::allocate(std::uint64_t length, OwnerId owner, bool touch) noexcept {
-  const Backing backing(backing_);
+  const Backing backing(*this);
   Run run{.head = kNone, .length = length};
   bool warm = false;
   {
@@ -53,7 +37,7 @@ Offset Runs::allocate(std::uint64_t length, OwnerId owner, bool touch) noexcept 
       os::fault_in(place_.at<std::byte>(offset_of(run.head)), length * kChunkSize);
     }
   }
-  end_period_late();
+  static_cast<void>(end_period_late());
   return offset_of(run.head);
 }
 
@@ -268,6 +252,14 @@ void Runs::empty(Run run) noexcept {
   os::give_pages_back(file_.descriptor(), offset_of(run.head), run.length * kChunkSize);
 }
 
+bool Runs::secure_chunk(std::uint64_t chunk) noexcept {
+  return os::secure_pages(file_.descriptor(), offset_of(chunk), kChunkSize) == 0;
+}
+
+void Runs::empty_chunk(std::uint64_t chunk, std::uint64_t from) noexcept {
+  os::give_pages_back(file_.descriptor(), offset_of(chunk) + from, kChunkSize - from);
+}
+
 void Runs::free(std::uint64_t head) noexcept {
   const std::uint64_t word = descriptor(head).load();
   const Run run{.head = head, .length = run_length(word)};
@@ -278,7 +270,7 @@ void Runs::free(std::uint64_t head) noexcept {
     end_backing(run, block_word(BlockKind::kUnbacked));
     return;
   }
-  end_period_late();
+  static_cast<void>(end_period_late());
   descriptor(head).store(run_descriptor(block_word(BlockKind::kFree), run.length));
   FT_CRASH_POINT("blocks.free.warm");
   hints_.used.fetch_sub(length);
@@ -307,11 +299,11 @@ std::int64_t Runs::bound() const noexcept {
   return std::clamp(lately - hints_.used.load(), kAlwaysWarm, kNeverWarmer);
 }
 
-void Runs::end_period_after(Nanoseconds length) noexcept {
+bool Runs::end_period_after(Nanoseconds length) noexcept {
   const Nanoseconds now = monotonic_now();
   std::int64_t start = hints_.period_start.load();
   if (now - start < length || !hints_.period_start.compare_exchange_strong(start, now)) {
-    return;
+    return false;
   }
   const std::uint64_t events = hints_.taken.load() + hints_.freed.load();
   const bool idle = hints_.period_events.exchange(events) == events;
@@ -320,6 +312,7 @@ void Runs::end_period_after(Nanoseconds length) noexcept {
   if (hints_.warm.load() > (idle ? 0 : bound())) {
     trim(idle ? 0 : bound());
   }
+  return true;
 }
 
 // Gives the pages of warm runs back until `target` chunks are warm: those that were freed last stay so.
@@ -328,7 +321,7 @@ void Runs::trim(std::int64_t target) noexcept {
   if (owner == kNobody || file_.descriptor() < 0) {
     return;
   }
-  const Backing backing(backing_);
+  const Backing backing(*this);
   Trimming trimming(target);
   {
     const RegionGuard guard(place_, header_->growth);

@@ -44,17 +44,36 @@ class Runs {
   void free(std::uint64_t head) noexcept;
   // Ends the period, where it is over: what stays warm is decided anew, and where no run was taken or freed in it, nothing
   // does. For the supervisor, which does so off everybody's path; others come later, and find work only where it is missing.
-  void end_period() noexcept { end_period_after(kPeriod); }
-  void end_period_late() noexcept { end_period_after(kPeriod + kSupervisorFirst); }
+  // Whether this call was the one that ended it.
+  bool end_period() noexcept { return end_period_after(kPeriod); }
+  bool end_period_late() noexcept { return end_period_after(kPeriod + kSupervisorFirst); }
   // Gives back all that is free.
   void give_back() noexcept { trim(0); }
+
+  // Whether the system has so many bytes. REQUIRES: `growth` is not held.
+  [[nodiscard]] bool is_allowed(std::uint64_t bytes) noexcept;
+  // For a chunk that is split, under `growth`: has its pages secured again; gives those of them back that begin at `from` bytes
+  // and later.
+  [[nodiscard]] bool secure_chunk(std::uint64_t chunk) noexcept;
+  void empty_chunk(std::uint64_t chunk, std::uint64_t from) noexcept;
+  // Counts a thread among those that is_backing() tells of.
+  class Backing {
+   public:
+    explicit Backing(Runs& runs) noexcept : count_(runs.backing_) { count_.fetch_add(1); }
+    Backing(const Backing&) = delete;
+    Backing& operator=(const Backing&) = delete;
+    ~Backing() { count_.fetch_sub(1); }
+
+   private:
+    std::atomic<std::uint32_t>& count_;
+  };
 
   [[nodiscard]] std::atomic<std::uint64_t>& descriptor(std::uint64_t chunk) const noexcept {
     return *place_.at<std::atomic<std::uint64_t>>(kDescriptors + chunk * sizeof(std::uint64_t));
   }
   static Offset offset_of(std::uint64_t chunk) noexcept { return kFirstChunk + chunk * kChunkSize; }
 
-  // Threads of this process that have a kBacking run. Nobody finishes their work but they, or a sweep after the process's death.
+  // Threads of this process that have something kBacking. Nobody finishes their work but they, or a sweep after the process's death.
   [[nodiscard]] bool is_backing() const noexcept { return backing_.load() != 0; }
   void forget_threads_after_fork() noexcept { backing_.store(0); }
 
@@ -92,9 +111,8 @@ class Runs {
   void choose_to_keep(Trimming& trimming) noexcept;
   std::optional<Run> begin_trimming(Trimming& trimming, OwnerId owner) noexcept;
 
-  void end_period_after(Nanoseconds length) noexcept;
+  bool end_period_after(Nanoseconds length) noexcept;
   bool secure(Run run) noexcept;
-  [[nodiscard]] bool is_allowed(std::uint64_t bytes) noexcept;
   void empty(Run run) noexcept;
   void trim(std::int64_t target) noexcept;
   void end_backing(Run run, std::uint32_t word) noexcept;

@@ -387,9 +387,9 @@ OwnerId Session::owner_of(int pid) const noexcept { return state_->processes.own
 
 void Session::trim(bool at_once) noexcept {
   if (at_once) {
-    state_->blocks.runs().give_back();
+    state_->blocks.give_back();
   } else {
-    state_->blocks.runs().end_period();
+    state_->blocks.end_period();
   }
 }
 

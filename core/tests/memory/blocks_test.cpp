@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <random>
 #include <set>
+#include <thread>
 
 #include "memory/memory_test_support.hpp"
 
@@ -32,6 +33,91 @@ TEST_F(BlocksTest, AreUsedAgainAtOnce) {
     EXPECT_EQ(first, second) << size;
     place().free(second);
   }
+}
+
+// Small blocks for some megabytes; all of them given back.
+void come_and_go(Place& place, std::size_t size, std::size_t bytes) {
+  std::vector<Offset> blocks;
+  for (std::size_t taken = 0; taken < bytes; taken += size) {
+    blocks.push_back(place.allocate(size));
+    ASSERT_NE(blocks.back(), kNoOffset);
+    std::memset(place.at<std::byte>(blocks.back()), 0x5A, size);
+  }
+  for (const Offset block : blocks) {
+    place.free(block);
+  }
+}
+
+TEST_F(BlocksTest, SmallOnesThatAreFreeGiveTheirPagesBack) {
+  for (const std::size_t size : {64, 1024, 65'536}) {
+    session().trim(true);
+    const std::size_t before = secured();
+    come_and_go(place(), size, 8 << 20);
+    EXPECT_GE(secured(), before + (8 << 20));
+    session().trim(true);
+    EXPECT_LT(secured(), before + (2 << 20)) << size;
+    come_and_go(place(), size, 8 << 20);
+    session().trim(true);
+  }
+  expect_sound_runs(session());
+}
+
+TEST_F(BlocksTest, AChunkWithABlockInUseKeepsItsPages) {
+  const Offset held = place().allocate(1024);
+  std::memset(place().at<std::byte>(held), 0x77, 1024);
+  come_and_go(place(), 1024, 4 << 20);
+  session().trim(true);
+  EXPECT_EQ(std::count(place().at<std::byte>(held), place().at<std::byte>(held) + 1024, std::byte{0x77}), 1024);
+  expect_sound_runs(session());
+  place().free(held);
+}
+
+TEST_F(BlocksTest, APeriodsEndGivesHalfOfTheSurplusBack) {
+  come_and_go(place(), 4096, 68 << 20);
+  session().trim(true);
+  come_and_go(place(), 4096, 68 << 20);
+  const std::size_t full = secured();
+  std::size_t last = full;
+  for (int period = 0; period < 12; ++period) {
+    place().at<memory::RegionHeader>(0)->runs.period_start.fetch_sub(2 * memory::Runs::kPeriod);
+    session().trim();
+    EXPECT_LE(secured(), last);
+    EXPECT_GE(secured(), last / 3) << "all at once";
+    last = secured();
+  }
+  EXPECT_LT(last, full / 6);
+}
+
+TEST_F(BlocksTest, SmallOnesAreTakenWhileTheirChunksAreTrimmed) {
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < 3; ++thread) {
+    threads.emplace_back([&, thread] {
+      while (!stop) {
+        std::array<Offset, 10> blocks{};
+        for (Offset& block : blocks) {
+          block = place().allocate(32'768);
+          ASSERT_NE(block, kNoOffset);
+          std::memset(place().at<std::byte>(block), thread, 32'768);
+        }
+        for (const Offset block : blocks) {
+          const auto* bytes = place().at<std::byte>(block);
+          EXPECT_EQ(bytes[0], static_cast<std::byte>(thread));
+          EXPECT_EQ(bytes[32'767], static_cast<std::byte>(thread));
+          place().free(block);
+        }
+      }
+    });
+  }
+  for (int times = 0; times < 300; ++times) {
+    session().trim(true);
+  }
+  stop = true;
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  session().trim(true);
+  expect_sound_runs(session());
 }
 
 TEST_F(BlocksTest, DoNotOverlap) {

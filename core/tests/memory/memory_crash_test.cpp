@@ -151,6 +151,11 @@ class MemoryCrashTest : public SessionTest, public ::testing::WithParamInterface
     }
     session().trim(true);
     place().free(place().allocate(8 * memory::kChunkSize));
+    for (int times = 0; times < 3; ++times) {  // of a size that nobody else uses
+      place().free(place().allocate(memory::kLargestSmall / 2));
+      session().trim(true);
+      place().free(place().allocate(memory::kLargestSmall / 2));
+    }
   }
 
   // A child of the victim dies, at the point named; the victim sweeps it.

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "memory/layout.hpp"
+#include "memory/runs.hpp"
 #include "queue/queue_test_support.hpp"
 
 namespace freethreading::testing {
@@ -159,6 +160,18 @@ inline unsigned references(const ObjectHeader& object) {
   return count;
 }
 
+// Only the pages of the words where no block is backed, or taken.
+inline std::uint64_t secured_in_split_chunk(Place& place, std::uint64_t chunk, unsigned size_class) {
+  const auto* words = place.at<std::atomic<std::uint32_t>>(memory::Runs::offset_of(chunk));
+  for (std::size_t index = 0; index < memory::blocks_in_chunk(size_class); ++index) {
+    EXPECT_NE(memory::kind_of(words[index].load()), memory::BlockKind::kBacking) << chunk << ", block " << index;
+    if (memory::kind_of(words[index].load()) != memory::BlockKind::kUnbacked) {
+      return memory::kChunkSize;
+    }
+  }
+  return memory::first_bare_page(size_class);
+}
+
 // Behind heads there are no descriptors, and the file has the pages of all runs that are secured and no others. Nobody else is
 // at it.
 inline void expect_sound_runs(Session& session) {
@@ -171,7 +184,11 @@ inline void expect_sound_runs(Session& session) {
     const std::uint64_t length = memory::run_length(word);
     const memory::BlockKind kind = memory::kind_of(memory::run_block_word(word));
     EXPECT_NE(kind, memory::BlockKind::kBacking) << chunk;
-    secured += word != 0 && kind != memory::BlockKind::kUnbacked ? length : 0;
+    if (memory::is_split(word)) {
+      secured += secured_in_split_chunk(session.place(), chunk, memory::class_of(word));
+    } else if (word != 0 && kind != memory::BlockKind::kUnbacked) {
+      secured += length * memory::kChunkSize;
+    }
     for (std::uint64_t inside = 1; inside < length; ++inside) {
       EXPECT_EQ(descriptors[chunk + inside].load(), 0U) << chunk << " + " << inside;
     }
@@ -182,7 +199,7 @@ inline void expect_sound_runs(Session& session) {
     EXPECT_EQ(descriptors[chunk].load(), 0U) << chunk;
   }
   EXPECT_EQ(session.usage().file_bytes,
-            memory::kDescriptors + header->secured_descriptors.load() + secured * memory::kChunkSize);
+            memory::kDescriptors + header->secured_descriptors.load() + secured);
 }
 
 // A published object without a body to speak of.
