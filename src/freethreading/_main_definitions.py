@@ -4,14 +4,16 @@ The Publisher (in the program) appends to a BlobLog what a payload needs and the
 when it is first needed and again when the program binds its name to another object, never otherwise. The Subscriber
 (in each worker) applies the log to the worker's own ``__main__`` up to the version that a payload names.
 
-An entry is a pickled header (names, those that could not be sent and why), then one stream of pickles, a value a
-name, with one memo: what two globals share stays shared, and cycles among classes work.
+An entry is three pickles: its heading (names, those that could not be sent and why, the entries that nobody needs any
+more), the shared objects that it holds, and one stream of pickles, a value a name, with one memo: what two globals share
+stays shared, and cycles among classes work. A stream that is not small lies in a buffer, one of the shared objects.
 
 Identity decides: ``x = other`` is seen, ``x.append(1)`` is not, as it would be too late for a task already sent.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import pickle
 import threading
@@ -27,7 +29,34 @@ from freethreading._unsent import Unsent
 _MISSING: Any = object()
 _MAX_KNOWN = 256
 
+_MAX_INSIDE = 4096  # bytes of a stream that the log keeps for good
+
 Needs = tuple[tuple[str, ...], tuple[str, ...]]
+# Names, and why others could not be sent.
+Heading = tuple[list[str], dict[str, str]]
+# The newest version that a payload needs, and the shared objects that its receiver may meet in the log up to there.
+Required = tuple[int, tuple[object, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    shared: list[object]
+    needs: frozenset[int]  # entries that it refers to by name
+
+
+@dataclasses.dataclass(frozen=True)
+class _Published:
+    """What the log holds, by name. The values are kept: an identity means something only as long as its object lives."""
+
+    version: int = 0
+    sent: dict[str, Any] = dataclasses.field(default_factory=dict)
+    uses: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    unsent: dict[str, BaseException] = dataclasses.field(default_factory=dict)
+    where: dict[str, int] = dataclasses.field(
+        default_factory=dict
+    )  # the entry that has the name's newest value
+    entries: dict[int, _Entry] = dataclasses.field(default_factory=dict)  # those that a new worker applies
+    shared: tuple[object, ...] = ()  # theirs
 
 
 class Publisher:
@@ -37,19 +66,17 @@ class Publisher:
         self.namespace = namespace
         self.only = only  # the names that go by value; None: all
         self.log = _core.BlobLog()
-        self.version = 0
-        # Guarded by _guard, and replaced as a whole so that readers need no lock: what the log holds, by name. The
-        # values are kept alive: an identity means something only as long as its object lives.
-        self.sent: dict[str, Any] = {}
-        self._uses: dict[str, tuple[str, ...]] = {}
-        self._unsent: dict[str, BaseException] = {}
-        self._shared: list[object] = []  # alive as long as the log, which workers to come will read
+        self._published = _Published()  # replaced as a whole, so that readers need no lock
         self._guard = threading.Lock()
         # What a payload with these needs depends on in the end, as it was when nothing of it was missing.
-        self._known: dict[Needs, tuple[int, list[tuple[str, Any]]]] = {}
+        self._known: dict[Needs, tuple[Required, list[tuple[str, Any]]]] = {}
 
-    def require(self, named: tuple[str, ...], used: tuple[str, ...]) -> int:
-        """Publishes what is missing; the version that has everything.
+    @property
+    def version(self) -> int:
+        return self._published.version
+
+    def require(self, named: tuple[str, ...], used: tuple[str, ...]) -> Required:
+        """Publishes what is missing; the version that has everything, and what a payload that names it keeps alive.
 
         What a payload names must be sendable (the error of what is not is raised); what a function may look up when
         it runs is sent where it can be.
@@ -63,53 +90,88 @@ class Publisher:
                 return known[0]
         return self._publish(named, used)
 
-    def _publish(self, named: tuple[str, ...], used: tuple[str, ...]) -> int:
+    def _publish(self, named: tuple[str, ...], used: tuple[str, ...]) -> Required:
         while True:
-            start, sent, uses, unsent = self.version, self.sent, self._uses, self._unsent
-            batch = _Batch(self.namespace, self.only, sent, uses, unsent)
+            old = self._published
+            batch = _Batch(self.namespace, self.only, old)
             batch.uses((*named, *used))
             if not batch.pending:
                 for name in named:
-                    if name in unsent:
-                        raise unsent[name]
+                    if name in old.unsent:
+                        raise old.unsent[name]
+                required = old.version, old.shared
                 with self._guard:
-                    if self.version == start:
+                    if self._published is old:
                         if len(self._known) >= _MAX_KNOWN:
                             self._known = {}
-                        self._known[named, used] = start, batch.seen()
-                return start
-            entry = batch.entry(named)
+                        self._known[named, used] = required, batch.seen()
+                return required
+            heading, shared, stream = batch.entry(named)
+            if len(stream) > _MAX_INSIDE:
+                buffer = _core.SharedBuffer(len(stream), shared=True)
+                _core.copy_into(buffer, 0, stream)
+                shared, stream = [*shared, buffer], b""
             with self._guard:
-                if self.version != start:  # somebody else published meanwhile: look again at what is missing
+                if (
+                    self._published is not old
+                ):  # somebody else published meanwhile: look again at what is missing
                     continue
-                number = self.log.append(entry)
-                self.sent = {**sent, **batch.values}
-                self._uses = {**uses, **batch.used_by}
-                self._unsent = {k: v for k, v in unsent.items() if k not in batch.values} | batch.failures
-                self._shared += batch.capture.shared
-                self._known = {}
-                self.version = number
+                self._append(old, batch, heading, shared, stream)
+
+    def _append(
+        self, old: _Published, batch: _Batch, heading: Heading, shared: list[object], stream: bytes
+    ) -> None:
+        # Under the guard.
+        needs = frozenset(old.where[name] for name in batch.referenced)
+        others = {name: number for name, number in old.where.items() if name not in batch.values}
+        kept = _with_needs(old.entries, {*others.values(), *needs})
+        dropped = tuple(old.entries.keys() - kept)
+        entry = b"".join(
+            (
+                pickle.dumps((*heading, dropped), PROTOCOL),
+                pickle.dumps([_core.handle_of(obj) for obj in shared], PROTOCOL),
+                pickle.dumps(not stream, PROTOCOL),
+                stream,
+            )
+        )
+        number = self.log.append(entry)
+        entries = {n: e for n, e in old.entries.items() if n in kept} | {number: _Entry(shared, needs)}
+        self._known = {}
+        self._published = _Published(
+            number,
+            {**old.sent, **batch.values},
+            {**old.uses, **batch.used_by},
+            {k: v for k, v in old.unsent.items() if k not in batch.values} | batch.failures,
+            others | dict.fromkeys(batch.values, number),
+            entries,
+            tuple({id(obj): obj for e in entries.values() for obj in e.shared}.values()),
+        )
+
+
+def _with_needs(entries: dict[int, _Entry], roots: set[int]) -> set[int]:
+    found: set[int] = set()
+    pending = list(roots)
+    while pending:
+        number = pending.pop()
+        if number not in found:
+            found.add(number)
+            pending += entries[number].needs
+    return found
 
 
 class _Batch:
     """What one entry will hold; the MainView of the pickler that makes it."""
 
-    def __init__(
-        self,
-        namespace: dict[str, Any],
-        only: frozenset[str] | None,
-        sent: dict[str, Any],
-        uses: dict[str, tuple[str, ...]],
-        unsent: dict[str, BaseException],
-    ) -> None:
+    def __init__(self, namespace: dict[str, Any], only: frozenset[str] | None, published: _Published) -> None:
         self.namespace = namespace
         self.capture = Capture()
         self.values: dict[str, Any] = {}
         self.used_by: dict[str, tuple[str, ...]] = {}
         self.failures: dict[str, BaseException] = {}
         self.pending: list[str] = []
+        self.referenced: set[str] = set()  # what the pickles refer to by name
         self._only = only
-        self._sent, self._uses, self._unsent = sent, uses, unsent
+        self._published = published
         self._seen: set[str] = set()
         self._current: dict[str, None] = {}
 
@@ -126,33 +188,36 @@ class _Batch:
             value = look_up(self.namespace, name, _MISSING)
             if value is _MISSING:  # a builtin, or not defined yet
                 continue
-            if self._sent.get(name, _MISSING) is value:
-                stack += self._uses.get(name, ())
+            if self._published.sent.get(name, _MISSING) is value:
+                stack += self._published.uses.get(name, ())
             else:
                 self.values[name] = value
                 self.pending.append(name)
 
     def seen(self) -> list[tuple[str, Any]]:
         """Every name that was looked at, and what the log has under it."""
-        return [(name, self._sent.get(name, _MISSING)) for name in self._seen]
+        return [(name, self._published.sent.get(name, _MISSING)) for name in self._seen]
 
     def by_reference(self, root: str) -> bool:
         if self._only is not None and root not in self._only:
             return True
-        if self._sent.get(root, _MISSING) is look_up(self.namespace, root) and root not in self._unsent:
+        old = self._published
+        if old.sent.get(root, _MISSING) is look_up(self.namespace, root) and root not in old.unsent:
             self.uses((root,))
+            self.referenced.add(root)
             return True
         self.uses((root,))
         return False
 
-    def entry(self, named: tuple[str, ...]) -> bytes:
+    def entry(self, named: tuple[str, ...]) -> tuple[Heading, list[object], bytes]:
+        """The heading, the shared objects and the stream of pickles."""
         try:
             return self._dump()
         except Exception:
             pass
         # One of the names is to blame: find which by pickling each on its own, then send the others.
         for name in self.pending:  # grows while it is walked
-            alone = _Batch(self.namespace, self._only, self._sent, self._uses, self._unsent)
+            alone = _Batch(self.namespace, self._only, self._published)
             alone.pending, alone.values = [name], {name: self.values[name]}
             try:
                 with alone.capture:
@@ -165,8 +230,9 @@ class _Batch:
             self.uses(tuple(alone.pending[1:]))
         return self._dump()
 
-    def _dump(self) -> bytes:
+    def _dump(self) -> tuple[Heading, list[object], bytes]:
         stream = io.BytesIO()
+        self.referenced = set()
         pickler = ByValuePickler(stream, self)
         names: list[str] = []
         with self.capture:
@@ -178,7 +244,7 @@ class _Batch:
                 self.used_by[name] = tuple(self._current)
                 names.append(name)
         reasons = {n: f"it did not pickle ({e})" for n, e in self.failures.items()}
-        return b"".join((pickle.dumps((names, reasons), PROTOCOL), stream.getbuffer()))
+        return (names, reasons), self.capture.shared, stream.getvalue()
 
 
 class Subscriber:
@@ -190,6 +256,9 @@ class Subscriber:
         self.version = 0
         self._log = _core.BlobLog.open(handle)
         self.installed: dict[str, Any] = {}
+        self._held: dict[
+            int, list[object]
+        ] = {}  # the shared objects of entries that are not superseded, by number
         self._guard = threading.RLock()  # rebuilding an object may load another
 
     def after_fork_in_child(self) -> None:
@@ -199,17 +268,44 @@ class Subscriber:
         if version <= self.version:
             return
         with self._guard:
+            found: list[tuple[int, io.BytesIO, Heading]] = []
+            dropped: set[int] = set()
             for number, entry in self._log.read_after(self.version):
                 if number > version:
                     break
-                self._apply(entry)
+                stream = io.BytesIO(entry)
+                names, reasons, gone = pickle.load(stream)
+                dropped.update(gone)
+                found.append((number, stream, (names, reasons)))
+            for number, stream, heading in found:
+                if number in dropped:
+                    self._skip(heading)
+                else:
+                    self._apply(number, stream, heading)
                 self.version = number
+            for number in dropped:
+                self._held.pop(number, None)
 
-    def _apply(self, entry: bytes) -> None:
-        stream = io.BytesIO(entry)
-        names, reasons = pickle.load(stream)
+    def shared(self) -> list[object]:
+        """What a payload of this process keeps alive, as the program's do."""
+        return [obj for held in list(self._held.values()) for obj in held]
+
+    def _skip(self, heading: Heading) -> None:
+        # All its names come again; what stands under them now is older than the program's first value.
+        names, reasons = heading
+        for name in (*names, *reasons):
+            if name in self.namespace:
+                self.installed.setdefault(name, _MISSING)
+
+    def _apply(self, number: int, stream: io.BytesIO, heading: Heading) -> None:
+        names, reasons = heading
         for name, reason in reasons.items():
             self._install(name, Unsent(name, reason))
+        held = [_core.open_handle(handle) for handle in pickle.load(stream)]
+        if held:
+            self._held[number] = held
+        if pickle.load(stream):
+            stream = io.BytesIO(memoryview(held[-1]))
         unpickler = pickle.Unpickler(stream)
         broken: str | None = None
         for name in names:

@@ -25,7 +25,7 @@ from freethreading._remote_exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from freethreading._culprit import Where
 
@@ -222,11 +222,19 @@ class _Needs:
         found: list[tuple[int, bytes]] = []
         if self._subscriber is not None:
             found.append((self._subscriber.version, self._subscriber.handle))
+            _keep(self._subscriber.shared())
         if self._publishes:
             publisher = _main_module.publisher()
-            version = publisher.require(tuple(self.named), tuple(self.used))
+            version, shared = publisher.require(tuple(self.named), tuple(self.used))
+            _keep(shared)
             found.append((version, publisher.log.handle))
         return found
+
+
+def _keep(shared: Iterable[object]) -> None:
+    capture = current()
+    if capture is not None:
+        capture.shared += shared
 
 
 def _dumps_with_definitions(obj: object, outside: _reducers.Outside | None) -> bytes:

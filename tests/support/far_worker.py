@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from freethreading import _core, _main_module, _serialize
+from freethreading import _core, _main_definitions, _main_module, _serialize
 
 _SIZE = struct.Struct("<Q")
 
@@ -54,6 +54,7 @@ class FileLog:
 
 def use_file_log() -> None:
     _core.BlobLog = FileLog  # type: ignore[misc,assignment]
+    _main_definitions._MAX_INSIDE = sys.maxsize  # nothing in shared memory
 
 
 def _send(pipe: BinaryIO, data: bytes) -> None:
