@@ -109,7 +109,7 @@ TEST_F(BlocksTest, SmallOnesAreTakenWhileTheirChunksAreTrimmed) {
       }
     });
   }
-  for (int times = 0; times < 300; ++times) {
+  for (int times = 0; times < 50; ++times) {
     session().trim(true);
   }
   stop = true;
