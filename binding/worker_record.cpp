@@ -3,6 +3,7 @@
 
 #include "args.hpp"
 #include "errors.hpp"
+#include "handle.hpp"
 #include "payload.hpp"
 #include "placement.hpp"
 #include "pool_types.hpp"
@@ -124,7 +125,7 @@ PyObject* set_queue(PyObject* self, PyObject* channel) {
   if (!PyObject_TypeCheck(channel, state->type(TypeIndex::kChannel))) {
     return PyErr_Format(PyExc_TypeError, "set_queue() takes a Channel, not %s", Py_TYPE(channel)->tp_name);
   }
-  record(self).queue.store(place_of(self).offset_of(body_of<void>(channel)));
+  record(self).queue = handle_of_proxy(reinterpret_cast<const Proxy*>(channel));
   Py_RETURN_NONE;
 }
 

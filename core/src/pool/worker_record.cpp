@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "freethreading/crash_point.hpp"
+#include "freethreading/memory/session.hpp"
 #include "os/futex.hpp"
 
 namespace freethreading {
@@ -11,6 +12,25 @@ namespace {
 
 bool has_ended(std::uint32_t state) noexcept { return state >= static_cast<std::uint32_t>(WorkerState::kExited); }
 bool has_started(std::uint32_t state) noexcept { return state > static_cast<std::uint32_t>(WorkerState::kStarting); }
+
+// A reference to the object, if there is one still.
+class Held {
+ public:
+  explicit Held(const Handle& handle) noexcept
+      : session_(Session::find(handle.session)), object_(session_ != nullptr ? session_->open(handle) : nullptr) {}
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+  ~Held() {
+    if (object_ != nullptr) {
+      session_->drop_reference(object_);
+    }
+  }
+  [[nodiscard]] ObjectHeader* object() const noexcept { return object_; }
+
+ private:
+  Session* session_;
+  ObjectHeader* object_;
+};
 
 // Starts and ends take milliseconds, so nobody spins for them.
 WaitOutcome wait_for(Place& place, WorkerRecord& record, WaitContext& context,
@@ -51,6 +71,8 @@ WaitOutcome wait_for_start(Place& place, WorkerRecord& record, WaitContext& cont
 
 bool advance_worker_state(Place& place, WorkerRecord& record, WorkerState state) noexcept {
   const auto next = static_cast<std::uint32_t>(state);
+  // From before the state says that the worker has ended: whoever waits for that may drop the queue at once.
+  const Held queue(has_ended(next) ? record.queue : Handle{});
   std::uint32_t now = record.state.load();
   do {
     if (now >= next || has_ended(now)) {
@@ -61,9 +83,8 @@ bool advance_worker_state(Place& place, WorkerRecord& record, WorkerState state)
   FT_CRASH_POINT("worker_record.state_stored");
   constexpr int kEverybody = 1 << 30;
   static_cast<void>(os::futex_wake(record.state, kEverybody, place.shared()));
-  const Offset queue = record.queue.load();
-  if (has_ended(next) && queue != kNoOffset) {
-    place.at<MessageQueue>(queue)->wake_consumers(place);
+  if (queue.object() != nullptr) {
+    queue.object()->body<MessageQueue>()->wake_consumers(place);
   }
   return true;
 }

@@ -1,6 +1,9 @@
 #include "freethreading/pool/worker_record.hpp"
 
+#include <algorithm>
+#include <cstring>
 #include <thread>
+#include <vector>
 
 #include "queue/queue_test_support.hpp"
 
@@ -20,7 +23,15 @@ class WorkerRecordTest : public WatchedTest {
     WatchedTest::TearDown();
   }
   Place& place() { return test_session().place(); }
+  // The record's: an object of its own.
+  MessageQueue& make_queue() {
+    queue_ = test_session().create_object(ObjectType::kChannel, sizeof(MessageQueue));
+    EXPECT_TRUE(queue_->body<MessageQueue>()->initialise(place(), 0, false));
+    record_->queue = test_session().publish_object(queue_);
+    return *queue_->body<MessageQueue>();
+  }
   ObjectHeader* object_ = nullptr;
+  ObjectHeader* queue_ = nullptr;
   WorkerRecord* record_ = nullptr;
 };
 
@@ -57,15 +68,55 @@ TEST_F(WorkerRecordTest, AnotherProcessEndsTheWait) {
 }
 
 TEST_F(WorkerRecordTest, AnExitWakesTheConsumersOfItsQueue) {
-  SessionSubject subject;
-  MessageQueue& queue = subject.make(0, false);
-  record_->queue = place().offset_of(&queue);
+  MessageQueue& queue = make_queue();
   const std::uint32_t epoch = queue.wake_epoch();
   const pid_t pid = in_child([&] { static_cast<void>(advance_worker_state(place(), *record_, WorkerState::kExited)); });
   WaitContext context(Deadline::after(20 * kSecond));
   EXPECT_EQ(queue.wait_not_empty(place(), context, epoch), QueueOutcome::kDone);
   EXPECT_EQ(static_cast<WorkerState>(record_->state.load()), WorkerState::kExited);
   EXPECT_EQ(await_child(pid), 0);
+  test_session().drop_reference(queue_);
+}
+
+// Who has seen the state drops the queue; its memory is somebody else's by the time of the wake.
+TEST_F(WorkerRecordTest, AnExitTouchesNoQueueThatIsGone) {
+  static_cast<void>(make_queue());
+  test_session().drop_reference(queue_);
+  const std::size_t size = ObjectHeader::kBodyOffset + sizeof(MessageQueue);
+  std::vector<Offset> blocks;  // the same memory among them
+  for (int times = 0; times < 8; ++times) {
+    blocks.push_back(place().allocate(size));
+    std::memset(place().at<std::byte>(blocks.back()), 0x6D, size);
+  }
+  EXPECT_NE(std::find(blocks.begin(), blocks.end(), place().offset_of(queue_)), blocks.end());
+  EXPECT_TRUE(advance_worker_state(place(), *record_, WorkerState::kExited));
+  for (const Offset block : blocks) {
+    const auto* bytes = place().at<std::byte>(block);
+    EXPECT_EQ(std::count(bytes, bytes + size, std::byte{0x6D}), static_cast<std::ptrdiff_t>(size));
+    place().free(block);
+  }
+}
+
+// The queue lives until its consumers have been woken, also where the state lets its last owner drop it.
+TEST_F(WorkerRecordTest, AQueueIsHeldUntilItIsWoken) {
+  for (int times = 0; times < 200; ++times) {
+    static_cast<void>(make_queue());
+    record_->state = 0;
+    std::thread waiter([&] {
+      WaitContext context(Deadline::after(20 * kSecond));
+      EXPECT_EQ(wait_for_exit(place(), *record_, context), WaitOutcome::kReady);
+      test_session().drop_reference(queue_);
+      const Offset block = place().allocate(ObjectHeader::kBodyOffset + sizeof(MessageQueue));
+      std::memset(place().at<std::byte>(block), 0x6D, ObjectHeader::kBodyOffset + sizeof(MessageQueue));
+      std::this_thread::yield();
+      const auto* bytes = place().at<std::byte>(block);
+      EXPECT_EQ(std::count(bytes, bytes + ObjectHeader::kBodyOffset + sizeof(MessageQueue), std::byte{0x6D}),
+                static_cast<std::ptrdiff_t>(ObjectHeader::kBodyOffset + sizeof(MessageQueue)));
+      place().free(block);
+    });
+    EXPECT_TRUE(advance_worker_state(place(), *record_, WorkerState::kExited));
+    waiter.join();
+  }
 }
 
 }  // namespace

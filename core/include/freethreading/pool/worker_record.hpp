@@ -14,6 +14,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "freethreading/memory/object.hpp"
 #include "freethreading/queue/message_queue.hpp"
 
 namespace freethreading {
@@ -27,7 +28,7 @@ struct WorkerRecord {
   std::atomic<std::int32_t> wait_status;   // as waitpid gives it, from kExited on
   std::atomic<Offset> payload;             // block with what it has to do, see src/freethreading/_launch.py; owned by the record
   std::atomic<std::uint64_t> payload_size;
-  std::atomic<Offset> queue;               // body of a MessageQueue whose consumers are woken at its exit; kNoOffset: none
+  Handle queue;                            // object whose MessageQueue's consumers are woken at its exit; set before kStarting
   TakeNote task;                           // the task message that it took last
   std::atomic<std::uint64_t> item;         // index in that message's batch of what it runs now
 };
@@ -36,7 +37,8 @@ struct WorkerRecord {
 WaitOutcome wait_for_exit(Place& place, WorkerRecord& record, WaitContext& context) noexcept;
 // Waits for anything past kStarting.
 WaitOutcome wait_for_start(Place& place, WorkerRecord& record, WaitContext& context) noexcept;
-// Sets the state unless it is past it, wakes whoever waits for it, and the consumers of its queue at kExited and kFailed.
+// Sets the state unless it is past it, wakes whoever waits for it, and the consumers of its queue at kExited and kFailed: the
+// queue may be dropped by whoever has seen that.
 // False: it was past it.
 bool advance_worker_state(Place& place, WorkerRecord& record, WorkerState state) noexcept;
 // The worker's first act: makes the record that of process `pid` and kRunning. False: another process's, or it failed.
