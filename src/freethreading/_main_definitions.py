@@ -6,7 +6,7 @@ when it is first needed and again when the program binds its name to another obj
 
 An entry is three pickles: its heading (names, those that could not be sent and why, the entries that nobody needs any
 more), the shared objects that it holds, and one stream of pickles, a value a name, with one memo: what two globals share
-stays shared, and cycles among classes work. A stream that is not small lies in a buffer, one of the shared objects.
+stays shared, and cycles among classes work. A stream that is not small lies in a buffer, the last of the shared objects.
 
 Identity decides: ``x = other`` is seen, ``x.append(1)`` is not, as it would be too late for a task already sent.
 """
@@ -28,7 +28,6 @@ from freethreading._unsent import Unsent
 
 _MISSING: Any = object()
 _MAX_KNOWN = 256
-
 _MAX_INSIDE = 4096  # bytes of a stream that the log keeps for good
 
 Needs = tuple[tuple[str, ...], tuple[str, ...]]
@@ -52,9 +51,8 @@ class _Published:
     sent: dict[str, Any] = dataclasses.field(default_factory=dict)
     uses: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     unsent: dict[str, BaseException] = dataclasses.field(default_factory=dict)
-    where: dict[str, int] = dataclasses.field(
-        default_factory=dict
-    )  # the entry that has the name's newest value
+    # The entry that has the name's newest value.
+    where: dict[str, int] = dataclasses.field(default_factory=dict)
     entries: dict[int, _Entry] = dataclasses.field(default_factory=dict)  # those that a new worker applies
     shared: tuple[object, ...] = ()  # theirs
 
@@ -107,34 +105,26 @@ class Publisher:
                         self._known[named, used] = required, batch.seen()
                 return required
             heading, shared, stream = batch.entry(named)
-            if len(stream) > _MAX_INSIDE:
+            apart = len(stream) > _MAX_INSIDE
+            if apart:
                 buffer = _core.SharedBuffer(len(stream), shared=True)
                 _core.copy_into(buffer, 0, stream)
                 shared, stream = [*shared, buffer], b""
+            body = pickle.dumps((apart, [_core.handle_of(obj) for obj in shared]), PROTOCOL) + stream
             with self._guard:
-                if (
-                    self._published is not old
-                ):  # somebody else published meanwhile: look again at what is missing
-                    continue
-                self._append(old, batch, heading, shared, stream)
+                # Where somebody else published meanwhile: look again at what is missing.
+                if self._published is old:
+                    self._append(old, batch, heading, shared, body)
 
     def _append(
-        self, old: _Published, batch: _Batch, heading: Heading, shared: list[object], stream: bytes
+        self, old: _Published, batch: _Batch, heading: Heading, shared: list[object], body: bytes
     ) -> None:
         # Under the guard.
         needs = frozenset(old.where[name] for name in batch.referenced)
         others = {name: number for name, number in old.where.items() if name not in batch.values}
         kept = _with_needs(old.entries, {*others.values(), *needs})
         dropped = tuple(old.entries.keys() - kept)
-        entry = b"".join(
-            (
-                pickle.dumps((*heading, dropped), PROTOCOL),
-                pickle.dumps([_core.handle_of(obj) for obj in shared], PROTOCOL),
-                pickle.dumps(not stream, PROTOCOL),
-                stream,
-            )
-        )
-        number = self.log.append(entry)
+        number = self.log.append(pickle.dumps((*heading, dropped), PROTOCOL) + body)
         entries = {n: e for n, e in old.entries.items() if n in kept} | {number: _Entry(shared, needs)}
         self._known = {}
         self._published = _Published(
@@ -301,10 +291,11 @@ class Subscriber:
         names, reasons = heading
         for name, reason in reasons.items():
             self._install(name, Unsent(name, reason))
-        held = [_core.open_handle(handle) for handle in pickle.load(stream)]
+        apart, handles = pickle.load(stream)
+        held = [_core.open_handle(handle) for handle in handles]
         if held:
             self._held[number] = held
-        if pickle.load(stream):
+        if apart:
             stream = io.BytesIO(memoryview(held[-1]))
         unpickler = pickle.Unpickler(stream)
         broken: str | None = None

@@ -13,10 +13,6 @@ import threading
 from freethreading import _core
 from freethreading._loaded import loaded
 
-TYPE_CHECKING = False  # as typing's, without its import
-if TYPE_CHECKING:
-    pass
-
 _hooks_lock = threading.Lock()
 _hooked = False
 _follows = False  # and so do the children that this process forks
