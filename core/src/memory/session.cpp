@@ -23,21 +23,6 @@ constexpr Nanoseconds kLeavePatience = kSecond;
 // Secured at once: the header and the process table.
 constexpr std::uint64_t kFirstSecured = memory::kDescriptors;
 
-// The sessions of this process; they are made under the mutex and never destroyed.
-struct Registry {
-  std::mutex mutex;
-  std::vector<Session*> sessions;
-};
-
-Registry& registry() noexcept {
-  static Registry& value = *new Registry;  // never destroyed: exit handlers may still come by
-  return value;
-}
-
-// Between before_fork() and the fork: the child will call after_fork_in_child(). A fork by other code, which most often goes
-// on to execute another program, leaves no slot behind.
-thread_local bool child_takes_part = false;
-
 SessionResult failure(SessionError error, int error_number) noexcept {
   return {.session = nullptr, .error = error, .error_number = error_number};
 }
@@ -63,6 +48,11 @@ SessionResult failure_of(int error_number) noexcept {
 }  // namespace
 
 namespace memory {
+
+Registry& registry() noexcept {
+  static Registry& value = *new Registry;  // never destroyed: exit handlers may still come by
+  return value;
+}
 
 std::atomic<OwnerId>* word_of_this_process() noexcept {
   if (std::atomic<OwnerId>* word = os::make_word_wiped_on_fork()) {
@@ -128,15 +118,15 @@ SessionResult Session::attach(int descriptor) noexcept {
       header->version != memory::kLayoutVersion) {
     return failure(SessionError::kNotASession, 0);
   }
-  const std::lock_guard lock(registry().mutex);
-  for (Session* known : registry().sessions) {
+  const std::lock_guard lock(memory::registry().mutex);
+  for (Session* known : memory::registry().sessions) {
     if (known->id() == header->id) {
       known->attach_again(descriptor);
       return {.session = known};
     }
   }
   try {
-    registry().sessions.reserve(registry().sessions.size() + 1);
+    memory::registry().sessions.reserve(memory::registry().sessions.size() + 1);
   } catch (const std::bad_alloc&) {
     return failure(SessionError::kNoMemory, ENOMEM);
   }
@@ -161,7 +151,7 @@ SessionResult Session::attach(int descriptor) noexcept {
   }
   static const bool handled = (os::at_fork(prepare_fork, [] { fork_done(false); }, [] { fork_done(true); }), true);
   static_cast<void>(handled);
-  registry().sessions.push_back(session);
+  memory::registry().sessions.push_back(session);
   FT_CRASH_POINT("session.attached");
   return {.session = session};
 }
@@ -180,8 +170,8 @@ void Session::attach_again(int descriptor) noexcept {
 }
 
 Session* Session::find(std::uint64_t id) noexcept {
-  const std::lock_guard lock(registry().mutex);
-  for (Session* session : registry().sessions) {
+  const std::lock_guard lock(memory::registry().mutex);
+  for (Session* session : memory::registry().sessions) {
     if (session->id() == id) {
       return session;
     }
@@ -190,8 +180,8 @@ Session* Session::find(std::uint64_t id) noexcept {
 }
 
 std::vector<Session*> Session::all() {
-  const std::lock_guard lock(registry().mutex);
-  return registry().sessions;
+  const std::lock_guard lock(memory::registry().mutex);
+  return memory::registry().sessions;
 }
 
 std::uint64_t Session::id() const noexcept { return state_->header->id; }
@@ -244,85 +234,6 @@ bool Session::register_after_sweep() noexcept {
 bool Session::is_self(OwnerId owner) const noexcept { return owner == state_->cached_self->load(); }
 
 Liveness Session::liveness(OwnerId owner) noexcept { return state_->processes.liveness(owner); }
-
-void Session::before_fork() noexcept {
-  static_cast<void>(state_->place.self());
-  if (state_->processes.is_full()) {
-    sweep();
-  }
-  child_takes_part = true;
-}
-
-void Session::after_fork_in_parent() noexcept { child_takes_part = false; }
-
-void Session::after_fork_in_child() noexcept {
-  const std::lock_guard lock(state_->mutex);
-  const OwnerId mine = state_->embryo;
-  state_->embryo = kNobody;
-  if (mine == kNobody || !take_slot(mine)) {
-    return;
-  }
-  for (auto& [offset, proxies] : state_->proxies) {
-    if (proxies.holder == state_->forker) {
-      proxies.holder = mine;
-    }
-  }
-}
-
-// The fork itself, by whoever it is made: nothing that the child gets is half written, and what of ours another thread holds
-// is free in it. The section is no longer than that: in it, the thread that forks must not come by here again.
-void Session::prepare_fork() noexcept {
-  registry().mutex.lock();
-  for (Session* session : registry().sessions) {
-    State& state = *session->state_;
-    state.mutex.lock();
-    state.blocks.lock_for_fork();
-    if (child_takes_part) {
-      session->reserve_for_child();
-    }
-  }
-}
-
-void Session::reserve_for_child() noexcept {
-  state_->forker = state_->cached_self->load();
-  const bool takes_part = !state_->left && state_->forker != kNobody;
-  state_->embryo = takes_part ? state_->processes.claim() : kNobody;
-  if (state_->embryo == kNobody) {
-    return;
-  }
-  const std::uint64_t number = state_->forks.load() + 1;
-  try {
-    state_->children.push_back({.number = number, .owner = state_->embryo});
-  } catch (const std::bad_alloc&) {
-    // What the child sees of messages may be overwritten.
-  }
-  state_->forks.store(number);
-  const std::uint32_t slot = memory::slot_of(state_->embryo);
-  for (const auto& [offset, proxies] : state_->proxies) {
-    if (proxies.holder == state_->forker) {
-      state_->place.at<ObjectHeader>(offset)->refs[slot / 64].fetch_or(std::uint64_t{1} << (slot % 64));
-    }
-  }
-  FT_CRASH_POINT("session.fork.referenced");
-}
-
-void Session::fork_done(bool in_child) noexcept {
-  child_takes_part = false;
-  for (Session* session : registry().sessions) {
-    State& state = *session->state_;
-    if (in_child) {
-      state.ending.store(0);  // the threads that were at it are the parent's
-      state.children.clear();  // and so are these
-      state.seen.clear();
-      state.holds_seen.store(false);
-    } else {
-      state.embryo = kNobody;
-    }
-    state.blocks.unlock_after_fork(in_child);
-    state.mutex.unlock();
-  }
-  registry().mutex.unlock();
-}
 
 void Session::leave() noexcept {
   const OwnerId self = state_->cached_self->load();

@@ -17,6 +17,13 @@
 
 namespace freethreading::memory {
 
+// The sessions of this process; they are made under the mutex and never destroyed.
+struct Registry {
+  std::mutex mutex;
+  std::vector<Session*> sessions;
+};
+Registry& registry() noexcept;
+
 // A word that a fork sets back to kNobody: on a page that the kernel wipes, or, where it refuses that, by a fork handler.
 std::atomic<OwnerId>* word_of_this_process() noexcept;
 
