@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from freethreading import _main_module, _serialize, _supervisor
 from freethreading._core import WorkerRecord
 from freethreading._frames import pack
-from freethreading._loaded import loaded
+from freethreading._loaded import loaded, look_up
 
 if TYPE_CHECKING:
     from freethreading._core import Channel
@@ -159,7 +159,7 @@ class Popen:
 
     def _record_if_needed(self) -> WorkerRecord | None:
         # None: the end is known. Another thread may find it out, and drop the record, at any time.
-        record: WorkerRecord | None = self.__dict__.get("record")
+        record: WorkerRecord | None = look_up(self.__dict__, "record")
         return record if self.returncode is None else None
 
     def _send_signal(self, number: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from freethreading._backend import backend_of_workers
+from freethreading._loaded import look_up
 
 
 class Body(Protocol):
@@ -166,7 +167,7 @@ class Worker:
         return key
 
     def __repr__(self) -> str:
-        body = self.__dict__.get("_body")
+        body = look_up(self.__dict__, "_body")
         if body is None:
             return f"<{type(self).__name__} (not initialised)>"
         if _is_closed(body):
