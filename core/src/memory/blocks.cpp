@@ -1,6 +1,5 @@
 #include "memory/blocks.hpp"
 
-#include <new>
 #include <thread>
 
 #include "freethreading/crash_point.hpp"
@@ -12,6 +11,8 @@ namespace {
 
 // A process that takes small blocks only sees a period end too, after so many.
 constexpr std::uint32_t kAllocationsPerClock = 1024;
+// One chunk is added without a look for so many that the last look found in use.
+constexpr std::uint64_t kSeenPerAddition = 8;
 
 }  // namespace
 
@@ -43,7 +44,8 @@ Offset BlockAllocator::allocate_small(unsigned size_class, OwnerId owner) noexce
       FT_CRASH_POINT("blocks.allocate.taken");
       return block;
     }
-    if (!find_hints(size_class) && !back_again(size_class) && !split_new_chunk(size_class, owner)) {
+    if (!find_hints(size_class) && !back_again(size_class) && !split_new_chunk(size_class, owner) &&
+        !may_look_again(size_class)) {
       return kNoOffset;
     }
   }
@@ -53,10 +55,7 @@ Offset BlockAllocator::take_hint(unsigned size_class, OwnerId owner) noexcept {
   Hints& hints = hints_[size_class];
   for (;;) {
     acquire(hints_busy_);
-    const Offset block = hints.free.empty() ? kNoOffset : hints.free.back();
-    if (block != kNoOffset) {
-      hints.free.pop_back();
-    }
+    const Offset block = hints.count == 0 ? kNoOffset : hints.free[--hints.count];
     const bool look_at_clock = ++small_allocations_ % kAllocationsPerClock == 0;
     hints_busy_.clear(std::memory_order_release);  // sync: HINTS (release): publishes `free`; pairs with acquire()
     if (look_at_clock && runs_.end_period_late()) {
@@ -75,41 +74,80 @@ Offset BlockAllocator::take_hint(unsigned size_class, OwnerId owner) noexcept {
   }
 }
 
-// Collects some free blocks of a size, from where the last look ended. False: there are none.
+// Collects some free blocks of a size, from where the last look ended. False: there are none, or they are not looked for yet.
 bool BlockAllocator::find_hints(unsigned size_class) noexcept {
-  const std::uint64_t chunks = header_->chunks.load();
   Hints& hints = hints_[size_class];
-  const std::size_t in_chunk = blocks_in_chunk(size_class);
   acquire(hints_busy_);
-  if (hints.free.capacity() == 0) {
-    try {
-      hints.free.reserve(kMaxHints);
-    } catch (const std::bad_alloc&) {
-      hints_busy_.clear();
-      return false;
-    }
-  }
-  hints.bare_chunk = kNoChunk;
-  for (std::uint64_t looked = 0; looked < chunks && hints.free.empty(); ++looked) {
-    const std::uint64_t chunk = (hints.scan_chunk + looked) % chunks;
+  const bool found = hints.count > 0 ||  // freed meanwhile
+                     look_into(hints, size_class, hints.scan_chunk, hints.scan_words) ||
+                     (hints.bare_count == 0 && hints.additions == 0 && look_at_all(hints, size_class));
+  hints_busy_.clear();
+  return found;
+}
+
+// From the chunk behind that of the last look round to its own.
+bool BlockAllocator::look_at_all(Hints& hints, unsigned size_class) noexcept {
+  const std::uint64_t chunks = header_->chunks.load();
+  const std::uint64_t start = hints.scan_chunk;
+  std::uint64_t seen = 0;
+  for (std::uint64_t step = 1; step <= chunks; ++step) {
+    const std::uint64_t chunk = (start + step) % chunks;
     const std::uint64_t descriptor = runs_.descriptor(chunk).load();
     if (!is_split(descriptor) || class_of(descriptor) != size_class) {
       continue;
     }
-    const std::atomic<std::uint32_t>* words = small_words(chunk);
-    for (std::size_t index = in_chunk; index-- > 0 && hints.free.size() < kMaxHints / 4;) {
-      const std::uint32_t word = words[index].load(std::memory_order_relaxed);  // a hint publishes nothing
-      if (word == block_word(BlockKind::kFree)) {
-        hints.free.push_back(small_offset(chunk, size_class, index));
-      } else if (word == block_word(BlockKind::kUnbacked)) {
-        hints.bare_chunk = chunk;
-      }
+    ++seen;
+    if (look_into(hints, size_class, chunk, blocks_in_chunk(size_class))) {
+      hints.bare_count = 0;
+      return true;
     }
-    hints.scan_chunk = chunk;
   }
-  const bool found = !hints.free.empty();
+  hints.additions = seen / kSeenPerAddition;
+  return false;
+}
+
+// The free ones among the first `unseen` blocks of this chunk, where it is one of this size.
+bool BlockAllocator::look_into(Hints& hints, unsigned size_class, std::uint64_t chunk, std::size_t unseen) noexcept {
+  if (unseen == 0) {
+    return false;
+  }
+  bool bare = false;
+  const std::size_t before = hints.count;
+  const std::atomic<std::uint32_t>* words = small_words(chunk);
+  while (unseen > 0 && hints.count < kHintsOfALook) {
+    const std::uint32_t word = words[--unseen].load(std::memory_order_relaxed);  // a hint publishes nothing
+    if (word == block_word(BlockKind::kFree)) {
+      hints.free[hints.count++] = small_offset(chunk, size_class, unseen);
+    }
+    bare = bare || word == block_word(BlockKind::kUnbacked);
+  }
+  hints.scan_chunk = chunk;
+  hints.scan_words = unseen;
+  if (bare && hints.bare_count < kMaxBare) {
+    hints.bare[hints.bare_count++] = chunk;
+  }
+  return hints.count > before;
+}
+
+// This chunk is new, or has its pages again.
+void BlockAllocator::look_here_next(unsigned size_class, std::uint64_t chunk) noexcept {
+  Hints& hints = hints_[size_class];
+  acquire(hints_busy_);
+  hints.scan_chunk = chunk;
+  hints.scan_words = blocks_in_chunk(size_class);
+  hints.additions -= hints.additions > 0 ? 1 : 0;
   hints_busy_.clear();
-  return found;
+}
+
+// Where there is no memory for a new chunk: whether a look at all chunks was put off until now.
+bool BlockAllocator::may_look_again(unsigned size_class) noexcept {
+  Hints& hints = hints_[size_class];
+  acquire(hints_busy_);
+  const bool put_off = hints.bare_count > 0 || hints.additions > 0;
+  hints.bare_count = 0;
+  hints.additions = 0;
+  hints_busy_.clear();
+  return put_off;
 }
 
 bool BlockAllocator::split_new_chunk(unsigned size_class, OwnerId owner) noexcept {
@@ -124,6 +162,7 @@ bool BlockAllocator::split_new_chunk(unsigned size_class, OwnerId owner) noexcep
   }
   FT_CRASH_POINT("blocks.split.zeroed");
   runs_.descriptor(chunk).store(split_descriptor(size_class));
+  look_here_next(size_class, chunk);
   return true;
 }
 
@@ -182,9 +221,11 @@ void BlockAllocator::free(Offset block) noexcept {
   }
   word->store(block_word(BlockKind::kFree));
   acquire(hints_busy_);
-  std::vector<Offset>& hints = hints_[size_class].free;
-  if (hints.size() < hints.capacity()) {
-    hints.push_back(block);
+  Hints& hints = hints_[size_class];
+  if (hints.count < kMaxHints) {
+    hints.free[hints.count++] = block;
+  } else {
+    hints.additions = 0;  // a look would find it
   }
   hints_busy_.clear();
 }

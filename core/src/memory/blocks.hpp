@@ -10,7 +10,6 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <vector>
 
 #include "freethreading/place.hpp"
 #include "memory/layout.hpp"
@@ -72,13 +71,21 @@ class BlockAllocator {
 
  private:
   static constexpr std::size_t kMaxHints = 256;
-  static constexpr std::uint64_t kNoChunk = ~std::uint64_t{0};
+  static constexpr std::size_t kHintsOfALook = kMaxHints / 4;  // what is freed has room as well
+  static constexpr std::size_t kMaxBare = 64;
 
   // Blocks of one size that this process believes to be free, and where it looks for more.
   struct Hints {
-    std::vector<Offset> free;
-    std::uint64_t scan_chunk = 0;
-    std::uint64_t bare_chunk = kNoChunk;  // one with blocks that are kUnbacked, as the last look found it
+    std::array<Offset, kMaxHints> free;  // not initialised: `count` of them
+    std::size_t count = 0;
+    std::uint64_t scan_chunk = 0;  // where the next look begins: so many words of this chunk it has not seen
+    std::size_t scan_words = 0;
+    // What the last look at all chunks found, where it found nothing free: those with blocks that are kUnbacked, and how many
+    // chunks may be added before the next such look (a part of those that it saw: so looking costs a block the same, however
+    // many there are).
+    std::array<std::uint64_t, kMaxBare> bare;  // not initialised: `bare_count` of them
+    std::size_t bare_count = 0;
+    std::uint64_t additions = 0;
   };
 
   [[nodiscard]] std::atomic<std::uint32_t>* small_words(std::uint64_t chunk) const noexcept {
@@ -92,6 +99,10 @@ class BlockAllocator {
   Offset allocate_small(unsigned size_class, OwnerId owner) noexcept;
   Offset take_hint(unsigned size_class, OwnerId owner) noexcept;
   bool find_hints(unsigned size_class) noexcept;
+  bool look_at_all(Hints& hints, unsigned size_class) noexcept;
+  bool look_into(Hints& hints, unsigned size_class, std::uint64_t chunk, std::size_t unseen) noexcept;
+  void look_here_next(unsigned size_class, std::uint64_t chunk) noexcept;
+  bool may_look_again(unsigned size_class) noexcept;
   bool split_new_chunk(unsigned size_class, OwnerId owner) noexcept;
   bool back_again(unsigned size_class) noexcept;
   [[nodiscard]] bool is_unused(std::uint64_t chunk, unsigned size_class, bool bare_too) const noexcept;

@@ -114,13 +114,14 @@ void BlockAllocator::empty(std::uint64_t chunk, unsigned size_class, OwnerId own
   }
 }
 
-// Backs the chunk that the last look found without pages. False: there was none, or there is no memory.
+// Backs a chunk that the last look found without pages. False: there was none, or there is no memory.
 bool BlockAllocator::back_again(unsigned size_class) noexcept {
+  Hints& hints = hints_[size_class];
   acquire(hints_busy_);
-  const std::uint64_t chunk = hints_[size_class].bare_chunk;
-  hints_[size_class].bare_chunk = kNoChunk;
+  const bool known = hints.bare_count > 0;
+  const std::uint64_t chunk = known ? hints.bare[--hints.bare_count] : 0;
   hints_busy_.clear(std::memory_order_release);  // sync: HINTS (release); pairs with acquire()
-  if (chunk == kNoChunk) {
+  if (!known) {
     return false;
   }
   if (!runs_.is_allowed(kChunkSize)) {
@@ -137,6 +138,7 @@ bool BlockAllocator::back_again(unsigned size_class) noexcept {
     static_cast<void>(words[index].compare_exchange_strong(word, kFreeWord));
     FT_CRASH_POINT("blocks.small.backed");
   }
+  look_here_next(size_class, chunk);
   return true;
 }
 
