@@ -106,7 +106,7 @@ bool BlockAllocator::look_at_all(Hints& hints, unsigned size_class) noexcept {
   return false;
 }
 
-// The free ones among the first `unseen` blocks of this chunk, where it is one of this size.
+// The free ones among the first `unseen` blocks of this chunk. REQUIRES: it is split into this size, unless `unseen` is 0.
 bool BlockAllocator::look_into(Hints& hints, unsigned size_class, std::uint64_t chunk, std::size_t unseen) noexcept {
   if (unseen == 0) {
     return false;
