@@ -1,7 +1,6 @@
 // Channel: the engines' queue of raw messages, (kind, tag, index, payload, block), over the core's MessageQueue.
-//
-// A message's inline bytes are tag (8), index (8), then the payload where it fits. A larger one lies in a block,
-// and so does one that keeps shared objects alive.
+#include "channel.hpp"
+
 #include <array>
 #include <cstring>
 
@@ -9,7 +8,6 @@
 #include "errors.hpp"
 #include "freethreading/memory/session.hpp"
 #include "freethreading/pool/worker_record.hpp"
-#include "freethreading/queue/message_queue.hpp"
 #include "handle.hpp"
 #include "payload.hpp"
 #include "placement.hpp"
@@ -18,63 +16,86 @@
 #include "wait.hpp"
 
 namespace freethreading::binding {
-namespace {
 
-constexpr std::size_t kHead = 16;
-constexpr std::size_t kInlinePayload = Message::kInlineBytes - kHead;
-
-PyObject* raise_shut_down(PyObject* self) { return raise(self, Import::kShutDown, "the channel is closed"); }
-
-PyObject* channel_put(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
-  static constexpr const char* kNames[] = {"kind", "tag", "index", "payload", "shared"};
-  static constexpr Signature kSignature{"put", kNames, 5, 5, 4};
-  std::array<PyObject*, 5> values{};
-  if (!bind(kSignature, args, nargs, kwnames, values.data())) return nullptr;
-  const long kind = PyLong_AsLong(values[0]);
-  const std::uint64_t tag = PyLong_AsUnsignedLongLong(values[1]);
-  const std::uint64_t index = PyLong_AsUnsignedLongLong(values[2]);
-  if (PyErr_Occurred() != nullptr) return nullptr;
-  if (!PyBytes_Check(values[3])) {
-    return PyErr_Format(PyExc_TypeError, "a payload is bytes, not %s", Py_TYPE(values[3])->tp_name);
-  }
-  Place& place = place_of(self);
-  MessageQueue& queue = *body_of<MessageQueue>(self);
-  Message message;
-  message.kind = static_cast<std::uint32_t>(kind);
-  std::memcpy(message.bytes.data(), &tag, sizeof tag);
-  std::memcpy(message.bytes.data() + sizeof tag, &index, sizeof index);
-  const auto size = static_cast<std::size_t>(PyBytes_GET_SIZE(values[3]));
-  if (values[4] != nullptr && !PyList_Check(values[4]) && !PyTuple_Check(values[4])) {
-    return PyErr_Format(PyExc_TypeError, "shared objects come in a list or tuple, not %s", Py_TYPE(values[4])->tp_name);
-  }
-  const bool carries = values[4] != nullptr && PySequence_Fast_GET_SIZE(values[4]) > 0;
-  if (size <= kInlinePayload && !carries) {
-    std::memcpy(message.bytes.data() + kHead, PyBytes_AS_STRING(values[3]), size);
-    message.size = kHead + size;
-  } else if (!fill_block(self, values[3], values[4], &message)) {
-    return nullptr;
-  }
-  QueueOutcome outcome = queue.try_put(place, message);
-  if (outcome == QueueOutcome::kBusy) {
-    outcome = queue_wait_detached(Deadline::never(), [&](WaitContext& context) { return queue.put_until(place, message, context); });
-  }
-  if (outcome == QueueOutcome::kDone) Py_RETURN_NONE;
-  discard(place, message);
-  if (outcome == QueueOutcome::kInterrupted) return nullptr;
-  if (outcome == QueueOutcome::kNoMemory) return PyErr_NoMemory();
-  return raise_shut_down(self);
+std::uint64_t tag_of(const Message& message) {
+  std::uint64_t tag = 0;
+  std::memcpy(&tag, message.bytes.data(), sizeof tag);
+  return tag;
 }
 
-// The tuple of a message that was taken; the message is freed whatever happens, at once or with its Block.
-PyObject* unpack(PyObject* self, Message& message) {
-  Place& place = place_of(self);
-  std::uint64_t tag = 0;
+std::uint64_t index_of(const Message& message) {
   std::uint64_t index = 0;
-  std::memcpy(&tag, message.bytes.data(), sizeof tag);
-  std::memcpy(&index, message.bytes.data() + sizeof tag, sizeof index);
+  std::memcpy(&index, message.bytes.data() + sizeof index, sizeof index);
+  return index;
+}
+
+void write_head(Message* message, std::uint32_t kind, std::uint64_t tag, std::uint64_t index) {
+  message->kind = kind;
+  std::memcpy(message->bytes.data(), &tag, sizeof tag);
+  std::memcpy(message->bytes.data() + sizeof tag, &index, sizeof index);
+}
+
+bool write_payload(PyObject* self, PyObject* payload, PyObject* shared, PyObject* buffers, Message* message) {
+  if (buffers != nullptr && PyList_GET_SIZE(buffers) > 0) {
+    const std::uint32_t kind = message->kind;
+    const bool filled = fill_block_with_buffers(self, payload, shared, buffers, message);
+    message->kind = kind | kBeside;
+    return filled;
+  }
+  const auto size = static_cast<std::size_t>(PyBytes_GET_SIZE(payload));
+  if (size > kInlinePayload || (shared != nullptr && PySequence_Fast_GET_SIZE(shared) > 0)) {
+    return fill_block(self, payload, shared, message);
+  }
+  std::memcpy(message->bytes.data() + kHead, PyBytes_AS_STRING(payload), size);
+  message->size = kHead + size;
+  return true;
+}
+
+bool write_encoding(PyObject* self, const Encoding& encoding, Message* message) {
+  const std::size_t size = encoding.size();
+  if (size <= kInlinePayload) {
+    encoding.copy_to(message->bytes.data() + kHead);
+    message->size = kHead + size;
+    return true;
+  }
+  Place& place = place_of(self);
+  if (!allocate_block(place, *message, size)) {
+    PyErr_Format(PyExc_MemoryError, "no shared memory for an item of %zu bytes", size);
+    return false;
+  }
+  encoding.copy_to(payload_of(place, *message));
+  return true;
+}
+
+bool is_buffers(PyObject* buffers) {
+  bool good = PyList_Check(buffers);
+  for (Py_ssize_t i = 0; good && i < PyList_GET_SIZE(buffers); ++i) good = PyMemoryView_Check(PyList_GET_ITEM(buffers, i));
+  if (!good) PyErr_Format(PyExc_TypeError, "buffers come as a list of memoryviews, not %R", buffers);
+  return good;
+}
+
+bool put_message(PyObject* self, Message& message, std::uint64_t* sequence) {
+  Place& place = place_of(self);
+  MessageQueue& queue = *body_of<MessageQueue>(self);
+  QueueOutcome outcome = queue.try_put(place, message, sequence);
+  if (outcome == QueueOutcome::kBusy) {
+    outcome = queue_wait_detached(Deadline::never(),
+                                  [&](WaitContext& context) { return queue.put_until(place, message, context, sequence); });
+  }
+  if (outcome == QueueOutcome::kDone) return true;
+  discard(place, message);
+  if (outcome == QueueOutcome::kNoMemory) PyErr_NoMemory();
+  if (outcome == QueueOutcome::kShutDown) raise_shut_down(self);
+  return false;
+}
+
+PyObject* unpack_message(PyObject* self, Message& message) {
+  Place& place = place_of(self);
   Ref payload;
   Ref carrier = Ref::share(Py_None);
-  if (message.is_inline()) {
+  if ((message.kind & kBeside) != 0) {
+    payload = Ref::take(parts_of_block(self, message));
+  } else if (message.is_inline()) {
     payload = Ref::take(PyBytes_FromStringAndSize(reinterpret_cast<const char*>(message.bytes.data()) + kHead,
                                                   static_cast<Py_ssize_t>(message.size - kHead)));
   } else {
@@ -86,8 +107,48 @@ PyObject* unpack(PyObject* self, Message& message) {
     }
   }
   if (!payload || !carrier) return nullptr;
-  return Py_BuildValue("IKKNN", message.kind, static_cast<unsigned long long>(tag), static_cast<unsigned long long>(index),
-                       payload.release(), carrier.release());
+  return Py_BuildValue("IKKNN", message.kind & ~kBeside, static_cast<unsigned long long>(tag_of(message)),
+                       static_cast<unsigned long long>(index_of(message)), payload.release(), carrier.release());
+}
+
+bool is_withdrawn(Place& place, Message& message) {
+  if (message.kind != Message::kWithdrawn) return false;
+  discard(place, message);
+  return true;
+}
+
+bool note_of(PyObject* self, PyObject* record, TakeNote** note) {
+  *note = nullptr;
+  if (record == nullptr || record == Py_None) return true;
+  WorkerRecord* found = record_of(self, record);
+  if (found != nullptr) *note = &found->task;
+  return found != nullptr;
+}
+
+PyObject* raise_shut_down(PyObject* self) { return raise(self, Import::kShutDown, "the channel is closed"); }
+
+namespace {
+
+PyObject* channel_put(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
+  static constexpr const char* kNames[] = {"kind", "tag", "index", "payload", "shared", "buffers"};
+  static constexpr Signature kSignature{"put", kNames, 6, 6, 4};
+  std::array<PyObject*, 6> values{};
+  if (!bind(kSignature, args, nargs, kwnames, values.data())) return nullptr;
+  const long kind = PyLong_AsLong(values[0]);
+  const std::uint64_t tag = PyLong_AsUnsignedLongLong(values[1]);
+  const std::uint64_t index = PyLong_AsUnsignedLongLong(values[2]);
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  if (!PyBytes_Check(values[3])) {
+    return PyErr_Format(PyExc_TypeError, "a payload is bytes, not %s", Py_TYPE(values[3])->tp_name);
+  }
+  if (values[4] != nullptr && !PyList_Check(values[4]) && !PyTuple_Check(values[4])) {
+    return PyErr_Format(PyExc_TypeError, "shared objects come in a list or tuple, not %s", Py_TYPE(values[4])->tp_name);
+  }
+  if (values[5] != nullptr && !is_buffers(values[5])) return nullptr;
+  Message message;
+  write_head(&message, static_cast<std::uint32_t>(kind), tag, index);
+  if (!write_payload(self, values[3], values[4], values[5], &message) || !put_message(self, message)) return nullptr;
+  Py_RETURN_NONE;
 }
 
 PyObject* channel_get(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
@@ -98,18 +159,15 @@ PyObject* channel_get(PyObject* self, PyObject* const* args, Py_ssize_t nargs, P
   if (!bind(kSignature, args, nargs, kwnames, values.data())) return nullptr;
   if (!deadline_of(values[0], Negative::kPassed, &deadline)) return nullptr;
   TakeNote* note = nullptr;
-  if (values[1] != nullptr && values[1] != Py_None) {
-    WorkerRecord* record = record_of(self, values[1]);
-    if (record == nullptr) return nullptr;
-    note = &record->task;
-  }
+  if (!note_of(self, values[1], &note)) return nullptr;
   Place& place = place_of(self);
   MessageQueue& queue = *body_of<MessageQueue>(self);
   const std::uint32_t epoch = queue.wake_epoch();  // once: a wake ends this call, whatever it was doing then
   for (;;) {
     Message message;
     QueueOutcome outcome = queue.try_get(place, message, note);
-    if (outcome == QueueOutcome::kDone) return unpack(self, message);
+    if (outcome == QueueOutcome::kDone && !is_withdrawn(place, message)) return unpack_message(self, message);
+    if (outcome == QueueOutcome::kDone) continue;
     if (outcome == QueueOutcome::kShutDown) return raise_shut_down(self);
     if (outcome == QueueOutcome::kNoMemory) return PyErr_NoMemory();
     if (outcome == QueueOutcome::kEmpty && (deadline.passed() || queue.wake_epoch() != epoch)) Py_RETURN_NONE;
@@ -130,7 +188,9 @@ PyObject* channel_try_get(PyObject* self, PyObject* /*unused*/) {
                                   [&](WaitContext& context) { return queue.get_until(place, message, context); });
     if (outcome == QueueOutcome::kInterrupted) return nullptr;
   }
-  if (outcome == QueueOutcome::kDone) return unpack(self, message);
+  if (outcome == QueueOutcome::kDone) {
+    return is_withdrawn(place, message) ? channel_try_get(self, nullptr) : unpack_message(self, message);
+  }
   if (outcome == QueueOutcome::kNoMemory) return PyErr_NoMemory();
   Py_RETURN_NONE;
 }
@@ -142,6 +202,11 @@ PyObject* channel_close(PyObject* self, PyObject* /*unused*/) {
 
 PyObject* channel_discard_all(PyObject* self, PyObject* /*unused*/) {
   body_of<MessageQueue>(self)->shut_down(place_of(self), true);
+  Py_RETURN_NONE;
+}
+
+PyObject* channel_wake(PyObject* self, PyObject* /*unused*/) {
+  body_of<MessageQueue>(self)->wake_consumers(place_of(self));
   Py_RETURN_NONE;
 }
 
@@ -167,15 +232,16 @@ PyObject* channel_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
 
 PyMethodDef methods[] = {
     {"put", as_method(channel_put), METH_FASTCALL | METH_KEYWORDS,
-     "put($self, /, kind, tag, index, payload, shared=())\n--\n\n"
-     "Sends a message, which keeps the shared objects alive."},
+     "put($self, /, kind, tag, index, payload, shared=(), buffers=[])\n--\n\n"
+     "Sends a message, which keeps the shared objects alive. The buffers, memoryviews of bytes, lie beside the payload."},
     {"get", as_method(channel_get), METH_FASTCALL | METH_KEYWORDS,
      "get($self, /, timeout=None, record=None)\n--\n\n"
-     "(kind, tag, index, payload, block) of the next message; None after timeout seconds, or when woken. What the message\n"
-     "keeps alive lives as long as block. record notes what is taken before it is taken. ShutDown when closed and empty."},
+     "(kind, tag, index, payload, block) of the next message; None after timeout seconds, or when woken. The payload is bytes, or\n"
+     "(memoryview, list of the buffers beside it). What the message keeps alive lives as long as block. record notes what is taken before it is taken. ShutDown when closed and empty."},
     {"try_get", channel_try_get, METH_NOARGS, "try_get($self, /)\n--\n\nThe next message if there is one, else None."},
     {"close", channel_close, METH_NOARGS, "close($self, /)\n--\n\nNo more puts; gets go on until it is empty."},
     {"discard_all", channel_discard_all, METH_NOARGS, "discard_all($self, /)\n--\n\nCloses it and drops what is in it."},
+    {"wake", channel_wake, METH_NOARGS, "wake($self, /)\n--\n\nHas everybody who waits for a message look around."},
     {"taken", channel_taken, METH_NOARGS, "taken($self, /)\n--\n\nHow many messages were taken so far."},
     {"qsize", channel_qsize, METH_NOARGS, "qsize($self, /)\n--\n\nHow many messages are in it."},
     {"open", channel_open, METH_O | METH_CLASS, "open($type, handle, /)\n--\n\nThe channel that the handle names."},

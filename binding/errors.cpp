@@ -28,6 +28,11 @@ constexpr ImportSource kSources[] = {
     {"freethreading._session", "session_opened"},
     {"freethreading._serialize", "dumps_message"},
     {"freethreading._serialize", "loads_message"},
+    {"concurrent.futures._base", "Future"},
+    {"threading", "Condition"},
+    {"concurrent.futures", "CancelledError"},
+    {"concurrent.futures", "InvalidStateError"},
+    {"concurrent.futures", "TimeoutError"},
 };
 static_assert(std::size(kSources) == static_cast<std::size_t>(Import::kCount));
 

@@ -29,6 +29,12 @@ int execute(PyObject* module) {
       add_worker_record,
       add_blob_log,
       add_supervisor,
+      add_future,
+      add_calls,
+      add_map_job,
+      add_thread_job,
+      add_worker_terms,
+      add_taker,
   };
   for (const Add add : kAdds) {
     if (add(module, state) != 0) return -1;

@@ -122,19 +122,25 @@ PyObject* bytes_of_block(Place& place, const Message& message) {
   return bytes;
 }
 
-PyObject* load_block(PyObject* self, PyObject* loads, Message& message) {
+PyObject* parts_of_block(PyObject* self, Message& message) {
   auto* table = reinterpret_cast<BufferTable*>(payload_of(place_of(self), message));
-  const bool has_buffers = message.kind == kBuffers;
-  const auto size = static_cast<Py_ssize_t>(has_buffers ? table->pickle : message.size);
-  const auto head =
-      static_cast<Py_ssize_t>(has_buffers ? sizeof(BufferTable) + table->count * sizeof(BufferTable::Entry) : 0);
+  const auto head = static_cast<Py_ssize_t>(sizeof(BufferTable) + table->count * sizeof(BufferTable::Entry));
+  const auto size = static_cast<Py_ssize_t>(table->pickle);
   const Ref block = Ref::take(block_of(self, message));
   const Ref whole = block ? Ref::take(PyMemoryView_FromObject(block.get())) : Ref();
   const Ref pickle = whole ? Ref::take(PySequence_GetSlice(whole.get(), head, head + size)) : Ref();
-  if (!pickle) return nullptr;
-  if (!has_buffers) return PyObject_CallOneArg(loads, pickle.get());
-  const Ref views = Ref::take(views_of(whole.get(), table));
-  return views ? PyObject_CallFunctionObjArgs(loads, pickle.get(), views.get(), nullptr) : nullptr;
+  const Ref views = pickle ? Ref::take(views_of(whole.get(), table)) : Ref();
+  return views ? PyTuple_Pack(2, pickle.get(), views.get()) : nullptr;
+}
+
+PyObject* load_block(PyObject* self, PyObject* loads, Message& message) {
+  if (message.kind == kBuffers) {
+    const Ref parts = Ref::take(parts_of_block(self, message));
+    return parts ? PyObject_CallObject(loads, parts.get()) : nullptr;
+  }
+  const Ref block = Ref::take(block_of(self, message));
+  const Ref pickle = block ? Ref::take(PyMemoryView_FromObject(block.get())) : Ref();
+  return pickle ? PyObject_CallOneArg(loads, pickle.get()) : nullptr;
 }
 
 }  // namespace freethreading::binding

@@ -1,11 +1,13 @@
 // The functions by which Python attaches sessions, takes them over a fork, and leaves them.
 #include "freethreading/memory/session.hpp"
 
+#include <utility>
 #include <vector>
 
 #include "args.hpp"
 #include "errors.hpp"
 #include "freethreading/cpu_budget.hpp"
+#include "freethreading/process_memory.hpp"
 #include "placement.hpp"
 #include "ref.hpp"
 #include "state.hpp"
@@ -82,6 +84,39 @@ PyObject* after_fork_in_child(PyObject* /*module*/, PyObject* /*unused*/) {
   return for_all_sessions([](Session& session) { session.after_fork_in_child(); });
 }
 
+// Whether this thread's fork has the gate.
+thread_local bool has_gate = false;
+
+// shut_gate(lock, seconds)
+PyObject* shut_gate(PyObject* /*module*/, PyObject* const* args, Py_ssize_t nargs) {
+  has_gate = false;
+  if (nargs != 2) {
+    PyErr_SetString(PyExc_TypeError, "shut_gate() takes a lock and seconds");
+    return nullptr;
+  }
+  PyObject* taken = PyObject_CallMethod(args[0], "acquire", "OO", Py_True, args[1]);
+  if (taken == nullptr && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) != 0) {
+    // Nobody would hear of it here: it comes once more behind the fork.
+    PyErr_Clear();
+    PyErr_SetInterrupt();
+    Py_RETURN_NONE;
+  }
+  has_gate = taken == Py_True;
+  Py_XDECREF(taken);
+  if (taken == nullptr) return nullptr;
+  Py_RETURN_NONE;
+}
+
+PyObject* open_gate(PyObject* /*module*/, PyObject* lock) {
+  if (!std::exchange(has_gate, false)) Py_RETURN_NONE;
+  return PyObject_CallMethod(lock, "release", nullptr);
+}
+
+// Where this thread has not taken it, one has that is not here.
+PyObject* open_gate_in_child(PyObject* /*module*/, PyObject* lock) {
+  return PyObject_CallMethod(lock, std::exchange(has_gate, false) ? "release" : "_at_fork_reinit", nullptr);
+}
+
 PyObject* leave_sessions(PyObject* /*module*/, PyObject* /*unused*/) {
   return for_all_sessions([](Session& session) { session.leave(); });
 }
@@ -104,7 +139,15 @@ PyObject* session_usage(PyObject* module, PyObject* /*unused*/) {
 
 PyObject* count_cpus(PyObject* /*module*/, PyObject* /*unused*/) { return PyLong_FromLong(cpu_budget()); }
 
+PyObject* measure_process(PyObject* /*module*/, PyObject* pid) {
+  const long number = PyLong_AsLong(pid);
+  if (number == -1 && PyErr_Occurred() != nullptr) return nullptr;
+  return PyLong_FromUnsignedLongLong(private_memory(static_cast<std::int32_t>(number)));
+}
+
 PyMethodDef functions[] = {
+    {"private_memory", measure_process, METH_O,
+     "private_memory(pid, /)\n--\n\nBytes of anonymous memory that the process has, 0: this one. 0: it cannot be read."},
     {"session_open", session_open, METH_NOARGS,
      "session_open()\n--\n\n(id, descriptor) of the session in which shared objects are made, opened if need be."},
     {"session_attach", session_attach, METH_O,
@@ -116,6 +159,11 @@ PyMethodDef functions[] = {
     {"after_fork_in_parent", after_fork_in_parent, METH_NOARGS, "after_fork_in_parent()\n--\n\nEnds before_fork()."},
     {"after_fork_in_child", after_fork_in_child, METH_NOARGS,
      "after_fork_in_child()\n--\n\nTakes the reserved place in every session."},
+    {"shut_gate", as_method(shut_gate), METH_FASTCALL,
+     "shut_gate(lock, seconds, /)\n--\n\nBefore a fork: takes the lock, an RLock, unless that takes longer."},
+    {"open_gate", open_gate, METH_O, "open_gate(lock, /)\n--\n\nBehind it: gives back what shut_gate() has taken."},
+    {"open_gate_in_child", open_gate_in_child, METH_O,
+     "open_gate_in_child(lock, /)\n--\n\nThe same in the child: whoever else had the lock, it is free."},
     {"leave_sessions", leave_sessions, METH_NOARGS,
      "leave_sessions()\n--\n\nA clean exit: held locks stay held by nobody, everything else is given up."},
     {"sweep_sessions", sweep_sessions, METH_NOARGS, "sweep_sessions()\n--\n\nRecovers what dead processes held."},

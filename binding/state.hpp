@@ -38,6 +38,12 @@ enum class TypeIndex : std::uint8_t {
   kSupervisor,
   kBlock,
   kPrivateView,
+  kFuture,
+  kCalls,
+  kMapJob,
+  kThreadJob,
+  kWorkerTerms,
+  kTaker,
   kCount,
 };
 
@@ -57,6 +63,11 @@ enum class Import : std::uint8_t {
   kSessionOpened,
   kDumpsMessage,
   kLoadsMessage,
+  kStandardFuture,
+  kStandardCondition,
+  kCancelledError,
+  kInvalidStateError,
+  kFutureTimeoutError,
   kCount,
 };
 
@@ -112,6 +123,12 @@ int add_block(PyObject* module, State* state);
 int add_channel(PyObject* module, State* state);
 int add_worker_record(PyObject* module, State* state);
 int add_blob_log(PyObject* module, State* state);
+int add_future(PyObject* module, State* state);
+int add_calls(PyObject* module, State* state);
+int add_map_job(PyObject* module, State* state);
+int add_thread_job(PyObject* module, State* state);
+int add_worker_terms(PyObject* module, State* state);
+int add_taker(PyObject* module, State* state);
 int add_supervisor(PyObject* module, State* state);
 
 }  // namespace freethreading::binding

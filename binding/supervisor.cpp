@@ -131,6 +131,7 @@ PyObject* fork_worker_attached(PyObject* /*module*/, PyObject* /*unused*/) {
   PyOS_BeforeFork();
   const int pid = fork_worker();
   if (pid == 0) {
+    copy_written_pages();  // first: what comes next writes to most of them
     PyOS_AfterFork_Child();
   } else {
     PyOS_AfterFork_Parent();
@@ -143,6 +144,18 @@ PyObject* die_with_supervisor_attached(PyObject* /*module*/, PyObject* descripto
   const long number = PyLong_AsLong(descriptor);
   if (number == -1 && PyErr_Occurred() != nullptr) return nullptr;
   return PyBool_FromLong(die_with_supervisor(static_cast<int>(number)) ? 1 : 0);
+}
+
+template <void (*Function)() noexcept>
+PyObject* call_core(PyObject* /*module*/, PyObject* /*unused*/) {
+  Function();
+  Py_RETURN_NONE;
+}
+
+PyObject* end_worker_now(PyObject* /*module*/, PyObject* code) {
+  const long number = PyLong_AsLong(code);
+  if (number == -1 && PyErr_Occurred() != nullptr) return nullptr;
+  end_worker(static_cast<int>(number));
 }
 
 PyMethodDef methods[] = {
@@ -178,6 +191,12 @@ PyMethodDef functions[] = {
      "fork_worker()\n--\n\nForks a child that becomes the supervisor's: 0 in the child, its process id in the caller."},
     {"die_with_supervisor", die_with_supervisor_attached, METH_O,
      "die_with_supervisor(fd, /)\n--\n\nHas the kernel kill this process with the supervisor. False: that is gone already."},
+    {"expect_workers", call_core<expect_workers>, METH_NOARGS,
+     "expect_workers()\n--\n\nIn the zygote, before it forks: has the pages noted that workers write to."},
+    {"note_written_pages", call_core<note_written_pages>, METH_NOARGS,
+     "note_written_pages()\n--\n\nIn a worker, at its end: notes the pages that it has written to, if none has before."},
+    {"end_worker", end_worker_now, METH_O,
+     "end_worker(code, /)\n--\n\nEnds this process at once; its memory may be given back behind its end."},
     {nullptr, nullptr, 0, nullptr},
 };
 

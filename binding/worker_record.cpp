@@ -83,6 +83,10 @@ PyObject* take_payload(PyObject* self, PyObject* /*unused*/) {
   return payload;
 }
 
+PyObject* get_leaving(PyObject* self, void* /*closure*/) {
+  return PyLong_FromUnsignedLong(record(self).leaving.load());
+}
+
 template <class Wait>
 PyObject* wait_with_timeout(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames, Wait wait) {
   static constexpr const char* kNames[] = {"timeout"};
@@ -119,13 +123,19 @@ PyObject* ended(PyObject* self, PyObject* /*unused*/) {
   return PyBool_FromLong(state == WorkerState::kExited || state == WorkerState::kFailed ? 1 : 0);
 }
 
-PyObject* set_queue(PyObject* self, PyObject* channel) {
+PyObject* set_queues(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
   const State* state = state_of(self);
   if (state == nullptr) return nullptr;
-  if (!PyObject_TypeCheck(channel, state->type(TypeIndex::kChannel))) {
-    return PyErr_Format(PyExc_TypeError, "set_queue() takes a Channel, not %s", Py_TYPE(channel)->tp_name);
+  auto& queues = record(self).queues;
+  if (nargs > static_cast<Py_ssize_t>(queues.size())) {
+    return PyErr_Format(PyExc_TypeError, "set_queues() takes at most %zu channels, not %zd", queues.size(), nargs);
   }
-  record(self).queue = handle_of_proxy(reinterpret_cast<const Proxy*>(channel));
+  for (Py_ssize_t i = 0; i < nargs; ++i) {
+    if (!PyObject_TypeCheck(args[i], state->type(TypeIndex::kChannel))) {
+      return PyErr_Format(PyExc_TypeError, "set_queues() takes Channels, not %s", Py_TYPE(args[i])->tp_name);
+    }
+    queues[static_cast<std::size_t>(i)] = handle_of_proxy(reinterpret_cast<const Proxy*>(args[i]));
+  }
   Py_RETURN_NONE;
 }
 
@@ -139,7 +149,8 @@ PyMethodDef methods[] = {
     {"begin", begin, METH_O,
      "begin($self, pid, /)\n--\n\nThe worker's first act. False: another process is that worker, or its start failed."},
     {"ended", ended, METH_NOARGS, "ended($self, /)\n--\n\nWhether it has ended, on its own or with its supervisor."},
-    {"set_queue", set_queue, METH_O, "set_queue($self, channel, /)\n--\n\nThe channel whose receivers the worker's end wakes."},
+    {"set_queues", as_method(set_queues), METH_FASTCALL,
+     "set_queues($self, /, *channels)\n--\n\nThe channels, two at most, whose receivers the worker's end wakes."},
     {"open", record_open, METH_O | METH_CLASS, "open($type, handle, /)\n--\n\nThe record that the handle names."},
     FT_PROXY_METHODS,
     {nullptr, nullptr, 0, nullptr},
@@ -153,6 +164,8 @@ PyGetSetDef attributes[] = {
     {"task_sequence", get_sequence, nullptr, "The number in its channel of the message taken last; 0: none.", nullptr},
     {"task_tag", get_tag, nullptr, "That message's tag.", nullptr},
     {"item", get_item, set_item, "The index in that message of what the worker runs now.", nullptr},
+    {"leaving", get_leaving, nullptr, "Why it leaves of its own accord: 0 it does not, 1 it is one too many, 2 it is idle, 3 it is too\n"
+     "large.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
 

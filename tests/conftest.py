@@ -18,11 +18,17 @@ sys.path.insert(0, str(Path(__file__).parent))  # workers import the tests' modu
 
 import freethreading
 from support import processes
+from support.watchdog import WATCHDOG_SECONDS, keep_stderr, watchdog_output
 
-WATCHDOG_SECONDS = float(os.environ.get("FT_TEST_TIMEOUT", "120"))
 SETTLE_SECONDS = 10.0
 BACKENDS = ("threading", "multiprocessing")
 SEED = int(os.environ.get("FT_TEST_SEED", str(random.SystemRandom().randrange(1 << 32))))
+
+
+def pytest_configure() -> None:
+    keep_stderr()
+    # What the tests' modules import, in every worker that is given one of their functions.
+    freethreading.set_preload(["hypothesis", "pytest"])
 
 
 def pytest_report_header() -> str:
@@ -48,7 +54,7 @@ def watchdog(request: pytest.FixtureRequest) -> Iterator[None]:
     """Ends the run with every thread's stack when one test does not end."""
     marker = request.node.get_closest_marker("watchdog")
     seconds = marker.args[0] if marker else WATCHDOG_SECONDS
-    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(seconds, exit=True, file=watchdog_output())
     yield
     faulthandler.cancel_dump_traceback_later()
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from freethreading._executor import WorkerPoolExecutor as WorkerPoolExecutor
     from freethreading._pool import WorkerPool as WorkerPool
+    from freethreading._preload import set_preload as set_preload
     from freethreading._presence import (
         active_children as active_children,
         active_count as active_count,
@@ -79,6 +80,7 @@ __all__ = [
     "enumerate",
     "get_backend",
     "get_ident",
+    "set_preload",
     "shared_array",
 ]
 
@@ -95,6 +97,7 @@ _LAZY = {
     "current_worker": "freethreading._presence",
     "enumerate": "freethreading._presence",
     "get_ident": "freethreading._presence",
+    "set_preload": "freethreading._preload",
     "shared_array": "freethreading._shared_array",
 }
 

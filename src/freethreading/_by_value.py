@@ -24,11 +24,14 @@ import operator
 import struct
 import sys
 import types
+from contextvars import ContextVar
 from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cloudpickle import cloudpickle as _cloudpickle
 
+from freethreading import _contexts
+from freethreading._contexts import MAIN_NAMES
 from freethreading._loaded import loaded, look_up
 from freethreading._reducers import Outside, registered
 from freethreading._unsent import import_or_explain
@@ -41,7 +44,6 @@ else:
 cloudpickle: Any = _cloudpickle
 
 PROTOCOL = 5
-MAIN_NAMES = ("__main__", "__mp_main__")
 
 # What cloudpickle adds to copyreg's reducers. A copy: its table is a ChainMap, which takes longer to read than most objects.
 _CLOUDPICKLES: dict[type, Any] = {
@@ -184,6 +186,8 @@ class ByValuePickler(_Pickler):
             return self._reduce_cell(obj)
         if isinstance(obj, types.ModuleType):
             return self._reduce_module(obj)
+        if kind is ContextVar:
+            return self._reduce_context_var(obj)
         if issubclass(kind, io.IOBase) and not issubclass(kind, io.BytesIO | io.StringIO):
             for name in ("stdout", "stderr"):
                 if obj is getattr(sys, name):
@@ -273,6 +277,18 @@ class ByValuePickler(_Pickler):
         if loaded(module.__name__) is module or module is loaded("__main__"):
             return import_or_explain, (module.__name__,)
         return NotImplemented
+
+    def _reduce_context_var(self, variable: Any) -> Reduced:
+        place = _contexts.place_of(variable)
+        if place is None:
+            raise TypeError(
+                f"cannot pickle {variable!r}: a context variable is known to another process as a module's attribute, "
+                f"and it is none"
+            )
+        module, name = place
+        if module not in MAIN_NAMES or self._view.by_reference(name):
+            return _contexts.find_variable, place
+        return _contexts.make_variable, (variable.name, *_contexts.default_of(variable))
 
     def _reduce_named_instance(self, obj: Any) -> Reduced:
         # Its __reduce__ may give the name of a global, which then has to be there or comes with this.

@@ -10,17 +10,25 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from freethreading._backend import backend_of_workers
+from freethreading._futures import ChunkSink, FutureSink, PoolFuture
+
+if TYPE_CHECKING:
+    from freethreading._map_job import JobFlight
+    from freethreading._stream import Stream
 
 # How a task's items become calls of its function.
 CALL = 1  # one item, (args, kwargs): function(*args, **kwargs)
 ONE = 2  # each item: function(item)
 STAR = 3  # each item: function(*item)
+JOIN = 4  # of a thread engine: work on a map's job; items has its flight
 
 # An engine's states; they only grow.
 OPEN = 0
@@ -49,20 +57,34 @@ class Sink(Protocol):
         """Outcomes of the items first, first + 1, ...; the list is the sink's, which may empty it."""
         ...
 
+    def deliver_values(self, first: int, values: list[Any], failures: list[int]) -> None:
+        """The same as a list of values, but for exceptions at the indices in `failures`."""
+        ...
+
 
 class Task:
-    """Calls of one function: `items` as `kind` says; `first` is the first one's index in its sink."""
+    """Calls of one function: `items` as `kind` says; `first` is the first one's index in its sink.
 
-    __slots__ = ("first", "function", "items", "kind", "sink")
+    `context` has the caller's context variables (default: as they are now); it may be shared with other tasks.
+    """
+
+    __slots__ = ("context", "first", "function", "items", "kind", "sink")
 
     def __init__(
-        self, kind: int, function: Callable[..., Any], items: Sequence[Any], sink: Sink, first: int = 0
+        self,
+        kind: int,
+        function: Callable[..., Any],
+        items: Sequence[Any],
+        sink: Sink,
+        first: int = 0,
+        context: Context | None = None,
     ) -> None:
         self.kind = kind
         self.function = function
         self.items = items
         self.sink = sink
         self.first = first
+        self.context = copy_context() if context is None else context
 
 
 @dataclass(frozen=True)
@@ -74,6 +96,8 @@ class Options:
     initargs: tuple[Any, ...] = ()
     name_prefix: str = ""
     max_tasks: int | None = None
+    idle_timeout: float | None = None  # seconds
+    max_memory: int | None = None  # bytes; of processes
     eager: bool = False
     lasting: bool = True
     # What the calls of an engine raise that this exception broke.
@@ -87,12 +111,14 @@ class Engine:
     exit_grace = 0.1  # seconds that the program's end waits for the workers of one that is not lasting
 
     def __init__(self, options: Options) -> None:
-        self.options = options
+        self.options = options  # replaced under _lock
         self.broken: BaseException | None = None  # why no call can succeed any more
         self._broken_trace: TracebackType | None = None
         self._state = OPEN
         self._lock = threading.RLock()  # an RLock: a finaliser that runs under it may submit or shut down
         self._pid = os.getpid()
+        self._process = _process
+        self._reference = weakref.ref(self)  # for its futures
         _live.add(self)
 
     # What the kinds of engine define.
@@ -100,6 +126,76 @@ class Engine:
     def submit(self, task: Task) -> None:
         """Takes a task. Raises where the engine is shut, and what pickling its function or its one call raises."""
         raise NotImplementedError
+
+    def submit_call(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: Context | None = None,
+        item: int | None = None,
+    ) -> PoolFuture[Any]:
+        """Takes one call, of a map's item where one is given. What pickling it raises is the future's exception."""
+        future: PoolFuture[Any] = PoolFuture(self._reference)
+        return self.submit_for(future, CALL, function, [(args, kwargs)], item or 0, context)
+
+    def carries(self, function: Callable[..., Any]) -> bool:
+        """Whether submit_call() of this function costs less than a task of one item."""
+        raise NotImplementedError
+
+    def submit_for(
+        self,
+        future: PoolFuture[Any],
+        kind: int,
+        function: Callable[..., Any],
+        items: Sequence[Any],
+        first: int = 0,
+        context: Context | None = None,
+    ) -> PoolFuture[Any]:
+        """Takes a task whose outcomes, those of several items as a list, are the future's result."""
+        sink = FutureSink(future) if kind == CALL else ChunkSink(future, first, len(items))
+        try:
+            self.submit(Task(kind, function, items, sink, first, context))
+        except Exception as error:
+            self._fail_at_once(future, error)
+        return future
+
+    def _fail_at_once(self, future: PoolFuture[Any], error: Exception) -> None:
+        # Of a call that could not be taken: its own exception goes to its future, the engine's is raised.
+        if isinstance(error, EngineClosedError) or self.inherited or error is self.broken:
+            raise error
+        future.set_running_or_notify_cancel()
+        future.set_exception(error)
+
+    def for_map(self, function: Callable[..., Any]) -> Callable[..., Any] | None:  # noqa: ARG002
+        """The function as submit_map() takes it, in this context; None: a map of it has to be submitted in chunks."""
+        return None
+
+    def submit_map(
+        self,
+        function: Callable[..., Any],
+        items: Sequence[Any],
+        star: bool,
+        sink: Sink,
+        context: Context,
+        first: int = 0,
+    ) -> JobFlight[Any] | None:
+        """Takes a map, not an empty one, that workers share out among themselves; `first` is its first item's index in the
+        sink. None: it has to be submitted in chunks. REQUIRES: for_map() gave the function.
+        """
+        raise NotImplementedError
+
+    def open_stream(
+        self,
+        function: Callable[..., Any],  # noqa: ARG002
+        sink: Sink,  # noqa: ARG002
+        ordered: bool,  # noqa: ARG002
+        context: Context,  # noqa: ARG002
+    ) -> Stream | None:
+        """A stream of this function's calls, whose sink is a StreamSink too. None: they have to be submitted as tasks. To be
+        called in the context.
+        """
+        return None
 
     def cancel_pending(self) -> None:
         """Cancels every task that no worker has yet."""
@@ -115,6 +211,12 @@ class Engine:
 
     def in_engine(self) -> bool:
         """Whether the calling thread is one that the engine cannot end without: waiting for its end would never end."""
+        raise NotImplementedError
+
+    def resize(self, workers: int) -> None:
+        """From now on there are so many workers at most, as Options.workers says then. Waits for none of them. Raises where
+        the engine is shut or broken.
+        """
         raise NotImplementedError
 
     def worker_count(self) -> int:
@@ -142,7 +244,7 @@ class Engine:
     @property
     def inherited(self) -> bool:
         """Whether this is a forked child's copy: its workers are the parent's."""
-        return self._pid != os.getpid()
+        return self._process is not _process
 
     @property
     def state(self) -> int:
@@ -213,8 +315,15 @@ def terminated_error() -> RuntimeError:
 
 def report_exception() -> None:
     """Reports the exception being handled as a thread's uncaught one, and goes on."""
-    kind, value, trace = sys.exc_info()
-    threading.excepthook(threading.ExceptHookArgs((kind, value, trace, threading.current_thread())))
+    error = sys.exc_info()[1]
+    assert error is not None
+    report(error)
+
+
+def report(error: BaseException) -> None:
+    """Reports it as a thread's uncaught exception."""
+    fields = (type(error), error, error.__traceback__, threading.current_thread())
+    threading.excepthook(threading.ExceptHookArgs(fields))
 
 
 def call_item(kind: int, function: Callable[..., Any], item: Any) -> Outcome:
@@ -246,6 +355,7 @@ def make_engine(options: Options) -> Engine:
 # Every engine of this process whose workers have not ended. At exit the lasting ones complete their work, the others
 # drop it; a forked child has none.
 _live: set[Engine] = set()
+_process = object()  # another one in a forked child
 _hooked_pid = 0
 _left_pid = 0
 
@@ -282,4 +392,10 @@ def leave() -> None:
         engine.join(None if engine.options.lasting else engine.exit_grace)
 
 
-os.register_at_fork(after_in_child=_live.clear)
+def _after_fork_in_child() -> None:
+    global _process
+    _process = object()
+    _live.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

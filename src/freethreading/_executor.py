@@ -2,114 +2,35 @@
 
 from __future__ import annotations
 
-import collections
 import itertools
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, InvalidStateError
+from concurrent.futures import BrokenExecutor, Executor, Future
+from contextvars import copy_context
+from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
 from freethreading._engine import (
-    CALL,
     CLOSED,
     OPEN,
     STAR,
-    Engine,
     EngineClosedError,
     Options,
-    Outcome,
-    Task,
     leaving,
     make_engine,
 )
-from freethreading._pool import check_count, check_initializer
+from freethreading._futures import Batch, MapResults, PoolFuture
+from freethreading._map_job import Gathered, JobResults
+from freethreading._pool import (
+    check_count,
+    check_idle_timeout,
+    check_initializer,
+    check_max_memory,
+    check_positive,
+)
 
 T = TypeVar("T")
-
-
-class PoolFuture(Future[T]):
-    """A Future of an executor's: may be waited for in a callback of another one, on whose return the executor depends."""
-
-    _engine: weakref.ref[Engine] | None = None
-
-    def result(self, timeout: float | None = None) -> T:
-        """The call's value, or its exception raised; TimeoutError where it is not done in `timeout` seconds."""
-        return super().result(self._pump(timeout))
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """The call's exception, None where it has a value; TimeoutError where it is not done in `timeout` seconds."""
-        return super().exception(self._pump(timeout))
-
-    def _pump(self, timeout: float | None) -> float | None:
-        # Has the engine go on where this thread is what it goes on by. How long is left to wait.
-        engine = self._engine() if self._engine is not None else None
-        if engine is None or self.done():
-            return timeout
-        if engine.inherited:
-            engine.refuse_inherited()
-        if not engine.pumping():
-            return timeout
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not self.done() and (deadline is None or time.monotonic() < deadline):
-            engine.pump()
-        return None if deadline is None else max(0.0, deadline - time.monotonic())
-
-
-class FutureSink:
-    """Hands the outcome of a task's one call to a Future."""
-
-    __slots__ = ("_future",)
-
-    cancellable = True
-
-    def __init__(self, future: Future[Any]) -> None:
-        self._future = future
-
-    def begin(self) -> bool:
-        try:
-            return self._future.set_running_or_notify_cancel()
-        except RuntimeError:
-            return False  # somebody else has set it
-
-    def cancel(self) -> None:
-        # The second call tells those who wait for it, as a worker that met it would.
-        if self._future.cancel():
-            self._future.set_running_or_notify_cancel()
-
-    def deliver(self, first: int, outcomes: list[Outcome]) -> None:  # noqa: ARG002
-        self._settle(outcomes[0])
-
-    def _settle(self, outcome: Outcome) -> None:
-        done, value = outcome
-        future = self._future
-        try:
-            if done:
-                future.set_result(value)
-            else:
-                future.set_exception(value)
-        except InvalidStateError:
-            pass  # somebody else has set it
-
-
-class ChunkSink(FutureSink):
-    """Hands the outcomes of a task of several calls to a Future, as a list when all are there."""
-
-    __slots__ = ("_first", "_missing", "_outcomes")
-
-    def __init__(self, future: Future[Any], first: int, length: int) -> None:
-        super().__init__(future)
-        self._first = first
-        self._outcomes: list[Outcome | None] = [None] * length
-        self._missing = length
-
-    def deliver(self, first: int, outcomes: list[Outcome]) -> None:
-        at = first - self._first
-        self._outcomes[at : at + len(outcomes)] = outcomes
-        self._missing -= len(outcomes)
-        outcomes.clear()  # a consumer that drops a result shall not find it kept by the worker
-        if not self._missing:
-            self._settle((True, self._outcomes))
 
 
 class WorkerPoolExecutor(Executor):
@@ -118,8 +39,16 @@ class WorkerPoolExecutor(Executor):
     `max_workers` is the largest number of workers (default: the CPUs that this process may use); they are started as
     calls come in, and each calls ``initializer(*initargs)`` first. Where that raises, the executor is broken: every
     call fails with :class:`concurrent.futures.BrokenExecutor`. With `thread_name_prefix` the workers, of either kind,
-    are named ``<prefix>_<number>``. After `max_tasks_per_child` tasks a worker is replaced by a new one. `mp_context`
-    is accepted so that code for :class:`concurrent.futures.ProcessPoolExecutor` runs, and not used.
+    are named ``<prefix>_<number>``. After `max_tasks_per_child` tasks a worker is replaced by a new one. A worker that
+    had nothing to do for `idle_timeout` seconds (a number above 0; None: for ever) leaves, until there is none; calls that
+    come then start workers again. `mp_context` is accepted so that code for
+    :class:`concurrent.futures.ProcessPoolExecutor` runs, and not used.
+
+    A worker process that has more than `max_memory_per_child` bytes is replaced when it is done with its task: a call, or an
+    item or a chunk of a map. Its anonymous memory counts (RssAnon in /proc/<pid>/status), which also has what it began
+    with; files and shared memory do not. One that grows beyond twice that in the middle of a task is killed, and the task
+    fails with :class:`WorkerLostError` that says so; the program looks five times a second, when it is not in C code
+    that keeps the GIL. Threads share one memory: there it has no effect.
 
     A worker process that dies fails the call that it was running with :class:`WorkerLostError` and is replaced.
 
@@ -136,6 +65,8 @@ class WorkerPoolExecutor(Executor):
         *,
         thread_name_prefix: str = "",
         max_tasks_per_child: int | None = None,
+        idle_timeout: float | None = None,
+        max_memory_per_child: int | None = None,
         mp_context: object = None,  # noqa: ARG002
     ) -> None:
         count = check_count("max_workers", max_workers)
@@ -145,7 +76,6 @@ class WorkerPoolExecutor(Executor):
                 raise TypeError("max_tasks_per_child must be an integer")
             if max_tasks_per_child <= 0:
                 raise ValueError("max_tasks_per_child must be >= 1")
-        self._max_workers = count
         self._engine = make_engine(
             Options(
                 count,
@@ -153,15 +83,18 @@ class WorkerPoolExecutor(Executor):
                 tuple(initargs),
                 name_prefix=thread_name_prefix,
                 max_tasks=max_tasks_per_child,
+                idle_timeout=check_idle_timeout(idle_timeout),
+                max_memory=check_max_memory(max_memory_per_child),
                 broken_error=_broken_error,
             )
         )
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Schedules ``fn(*args, **kwargs)``. What pickling it raises is the future's exception."""
-        future = self._future()
-        self._submit(Task(CALL, fn, [(args, kwargs)], FutureSink(future)), future)
-        return future
+        try:
+            return self._engine.submit_call(fn, args, kwargs)
+        except EngineClosedError:
+            raise _closed_error() from None
 
     def map(  # type: ignore[override]
         self,
@@ -172,8 +105,8 @@ class WorkerPoolExecutor(Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
         return_exceptions: bool = False,
-    ) -> Iterator[Any]:
-        """An iterator over ``fn(*items)`` in order, with items from all the iterables.
+    ) -> MapResults | JobResults:
+        """An iterator over ``fn(*items)`` in order, with items from all the iterables; ``async for`` takes it as well.
 
         `timeout` is in seconds from this call. `chunksize` calls go to a worker at a time. With `buffersize`, no more
         than that many chunks are given to the workers ahead of the results that were taken. With `return_exceptions`, a
@@ -187,13 +120,45 @@ class WorkerPoolExecutor(Executor):
             if buffersize < 1:
                 raise ValueError("buffersize must be None or > 0")
         deadline = None if timeout is None else timeout + time.monotonic()
-        chunks = _chunks(zip(*iterables, strict=False), chunksize)
-        function = self._engine.prepare(fn)
-        futures = collections.deque(
-            self._submit_chunk(function, *chunk) for chunk in itertools.islice(chunks, buffersize)
-        )
-        more = chunks if buffersize is not None else iter(())
-        return _results(weakref.ref(self), function, futures, more, deadline, return_exceptions)
+        engine = self._engine
+        calls: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
+        shared_out = engine.for_map(fn) if chunksize == 1 and buffersize is None else None
+        if shared_out is not None:
+            context = copy_context()
+            items = list(calls)
+            gathered = Gathered(len(items))
+            try:
+                flight = engine.submit_map(shared_out, items, True, gathered, context) if items else None
+            except EngineClosedError:
+                raise _closed_error() from None
+            if flight is not None:
+                return JobResults(engine._reference, gathered, flight, deadline, return_exceptions)
+            calls = iter(items)
+        single = chunksize == 1 and engine.carries(fn)
+        batch = Batch(fn if single else engine.prepare(fn), copy_context(), single)
+        chunks = _chunks(calls, chunksize)
+        return MapResults(weakref.ref(self), batch, chunks, buffersize, deadline, return_exceptions)
+
+    def resize(self, max_workers: int) -> None:
+        """Has the executor have `max_workers` workers at most from now on; does not wait until it has.
+
+        More: as many as there are calls for start at once, and take part in maps that run. Fewer: workers leave as they come
+        to the end of a task, or of an item of a map with a chunk size of 1; what they run is not disturbed, and nothing that
+        waits is lost. Any thread may call it.
+
+        `max_workers` is an integer, 1 or more (TypeError, ValueError). An executor that was shut down raises RuntimeError,
+        one that is broken :class:`concurrent.futures.BrokenExecutor`.
+        """
+        count = check_positive("max_workers", max_workers)
+        try:
+            self._engine.resize(count)
+        except EngineClosedError:
+            raise RuntimeError("cannot resize an executor after shutdown") from None
+
+    @property
+    def _max_workers(self) -> int:
+        # By the standard library's name: programs read it.
+        return self._engine.options.workers
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """No more calls; `wait` waits until all are done and the workers have ended. Any number of times."""
@@ -206,6 +171,16 @@ class WorkerPoolExecutor(Executor):
         if wait and not engine.in_engine():
             engine.join()
 
+    async def __aenter__(self) -> WorkerPoolExecutor:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        import asyncio
+
+        await asyncio.to_thread(self.shutdown)
+
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             f"a {type(self).__name__} cannot be pickled: its workers belong to the process that made it"
@@ -216,33 +191,32 @@ class WorkerPoolExecutor(Executor):
         if engine is not None and engine.state == OPEN:
             engine.abandon(CLOSED)
 
-    def _future(self) -> Future[Any]:
-        future: PoolFuture[Any] = PoolFuture()
-        future._engine = weakref.ref(self._engine)
-        return future
-
-    def _submit_chunk(
-        self, function: Callable[..., Any], first: int, chunk: Sequence[tuple[Any, ...]]
-    ) -> Future[Any]:
-        future = self._future()
-        self._submit(Task(STAR, function, chunk, ChunkSink(future, first, len(chunk)), first), future)
-        return future
-
-    def _submit(self, task: Task, future: Future[Any]) -> None:
-        engine = self._engine
+    def _submit_each(
+        self, batch: Batch, chunks: Iterator[tuple[int, Sequence[tuple[Any, ...]]]]
+    ) -> Iterator[Future[Any]]:
+        submit = self._engine.submit_call
         try:
-            engine.submit(task)
+            for first, (args,) in chunks:
+                yield submit(batch.function, args, {}, batch.context, first)
         except EngineClosedError:
-            what = "interpreter shutdown" if leaving() else "shutdown"
-            raise RuntimeError(f"cannot schedule new futures after {what}") from None
-        except Exception as error:
-            if engine.inherited or error is engine.broken:
-                raise
-            future.set_running_or_notify_cancel()
-            future.set_exception(error)
+            raise _closed_error() from None
+
+    def _submit_chunk(self, batch: Batch, first: int, chunk: Sequence[tuple[Any, ...]]) -> Future[Any]:
+        try:
+            if batch.single:
+                return self._engine.submit_call(batch.function, chunk[0], {}, batch.context, first)
+            future: PoolFuture[Any] = PoolFuture(self._engine._reference)
+            return self._engine.submit_for(future, STAR, batch.function, chunk, first, batch.context)
+        except EngineClosedError:
+            raise _closed_error() from None
 
 
 WorkerPoolExecutor.__module__ = "freethreading"
+
+
+def _closed_error() -> RuntimeError:
+    what = "interpreter shutdown" if leaving() else "shutdown"
+    return RuntimeError(f"cannot schedule new futures after {what}")
 
 
 def _broken_error(error: BaseException) -> BrokenExecutor:
@@ -253,37 +227,12 @@ def _broken_error(error: BaseException) -> BrokenExecutor:
     return broken
 
 
-def _chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[tuple[int, list[tuple[Any, ...]]]]:
+def _chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[tuple[int, Sequence[tuple[Any, ...]]]]:
     # Each with its first call's number.
+    if size == 1:
+        yield from enumerate(zip(calls, strict=True))
+        return
     first = 0
     while chunk := list(itertools.islice(calls, size)):
         yield first, chunk
         first += size
-
-
-def _results(
-    executor: weakref.ref[WorkerPoolExecutor],  # the executor may be dropped before the results are taken
-    function: Callable[..., Any],
-    futures: collections.deque[Future[Any]],
-    more: Iterator[tuple[int, list[tuple[Any, ...]]]],
-    deadline: float | None,
-    return_exceptions: bool,
-) -> Iterator[Any]:
-    try:
-        while futures:
-            owner = executor()
-            if owner is not None and (chunk := next(more, None)) is not None:
-                futures.append(owner._submit_chunk(function, *chunk))
-                del chunk
-            del owner
-            timeout = None if deadline is None else deadline - time.monotonic()
-            outcomes = futures[0].result(timeout)
-            futures.popleft()
-            outcomes.reverse()
-            while outcomes:
-                if not outcomes[-1][0] and not return_exceptions:
-                    raise outcomes.pop()[1]
-                yield outcomes.pop()[1]  # without a name, which would keep it while the consumer has it
-    finally:
-        for future in futures:
-            future.cancel()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextvars import Context
+from typing import Any, cast
 
-from freethreading import _serialize
-from freethreading._engine import CALL, Task
-from freethreading._frames import pack
+from freethreading import _main_module, _serialize
+from freethreading._contexts import MAIN_NAMES, Sender
+from freethreading._core import decode_value
+from freethreading._engine import CALL, Outcome, Task
+from freethreading._frames import NATIVE_VALUE, VALUE, pack
+from freethreading._loaded import loaded, look_up
 
 
 class PreparedFunction:
@@ -48,7 +53,7 @@ class Flight:
         self.task = task
         self.first = first  # index in the task of its item 0
         self.length = length
-        # A batch: the function's, then the items'; a call: its one, until it is sent.
+        # A batch: the function's, the context's difference, then the items'; a call: its one, until it is sent.
         self.frames: Sequence[bytes] = frames
         self.kept = kept
         self.unsent = unsent  # why an item could not be pickled
@@ -73,7 +78,7 @@ class Flight:
         if start >= self.length:
             return None
         unsent = {index - start: error for index, error in self.unsent.items() if index >= start}
-        frames = [self.frames[0], *self.frames[1 + start :]]
+        frames = [*self.frames[:2], *self.frames[2 + start :]]
         rest = Flight(number, self.task, self.first + start, self.length - start, frames, self.kept, unsent)
         rest.begun = True
         return rest
@@ -83,16 +88,45 @@ class Flight:
         self.kept = ()
 
 
-def encode(task: Task, number: int) -> Flight:
+def pack_call(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    context: Context,
+    sender: Sender,
+) -> tuple[bytes, list[object], list[memoryview]]:
+    """The payload of a CALL, what it refers to, and the buffers beside it. Raises what pickling it raises."""
+    call, where, shared = _call_of(function, args, kwargs, context, sender)
+    data, of_call, buffers = _serialize.dumps_message(call, where)
+    return data, [*of_call, *shared], buffers
+
+
+def _call_of(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    context: Context,
+    sender: Sender,
+) -> tuple[tuple[Any, ...], tuple[str, ...], Sequence[object]]:
+    # What is pickled of a call, its parts' names in an error, and what its context's difference refers to.
+    difference, shared = sender.pack(context)
+    call = (function, args, kwargs, difference) if difference else (function, args, kwargs)
+    return call, ("func", "args", "kwargs", "context")[: len(call)], shared
+
+
+def encode(task: Task, number: int, sender: Sender) -> Flight:
     """Pickles a task. A call raises what that raises; an item of a batch fails alone."""
     function = task.function
     if task.kind == CALL:
         args, kwargs = task.items[0]
-        packed = _serialize.dumps((function, args, kwargs), where=("func", "args", "kwargs"))
-        return Flight(number, task, 0, 1, (packed.data,), packed.shared, {})
+        # In one piece: its message may be sent later, when the caller has written to its arrays again.
+        call, where, context_shared = _call_of(function, args, kwargs, task.context, sender)
+        packed = _serialize.dumps(call, where)
+        return Flight(number, task, 0, 1, (packed.data,), [*packed.shared, *context_shared], {})
+    difference, shared = sender.pack(task.context)
     assert isinstance(function, PreparedFunction)
-    frames = [function.data]
-    kept = [*function.kept]
+    frames = [function.data, difference]
+    kept = [*function.kept, *shared]
     unsent: dict[int, BaseException] = {}
     for index, item in enumerate(task.items):
         try:
@@ -108,6 +142,47 @@ def encode(task: Task, number: int) -> Flight:
 
 def describe_item(task: Task, index: int) -> str:
     """Names one item's call in an error."""
-    function = task.function.function if isinstance(task.function, PreparedFunction) else task.function
-    name = getattr(function, "__qualname__", None) or repr(function)
-    return f"{name}()" if task.kind == CALL else f"{name}() of item {task.first + index}"
+    return describe_call(task.function, None if task.kind == CALL else task.first + index)
+
+
+def describe_call(function: object, item: int | None) -> str:
+    """Names a call of a function, or of a name, and of which item of a map it is, in an error."""
+    name = function if isinstance(function, str) else name_of(function)
+    return f"{name}()" if item is None else f"{name}() of item {item}"
+
+
+def name_of(function: object) -> str:
+    """What errors call it."""
+    if isinstance(function, PreparedFunction):
+        function = function.function
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
+def named(function: Callable[..., Any]) -> tuple[bytes, dict[str, Any], str] | None:
+    """A function whose pickle is its module's name for it, the same for each call: that pickle, who has it, and as what."""
+    name: str = function.__qualname__
+    if function.__module__ in MAIN_NAMES and _main_module.goes_by_value(name):
+        return None
+    found: Any = getattr(loaded(function.__module__ or ""), "__dict__", None)
+    namespace = cast("dict[str, Any]", found)
+    if type(found) is not dict or look_up(namespace, name) is not function:
+        return None
+    try:
+        payload = _serialize.dumps(function, where="func")
+        if payload.shared or payload.data != pickle.dumps(function, _serialize.PROTOCOL):
+            return None
+    except Exception:
+        return None  # said by the call
+    return payload.data, namespace, name
+
+
+def load_answer(kind: int, payload: Any) -> Outcome:
+    """What a result message says; where it cannot be rebuilt here, why."""
+    try:
+        if kind == VALUE:
+            return True, _serialize.load_payload(payload)
+        if kind == NATIVE_VALUE:
+            return True, decode_value(payload)
+        return False, _serialize.load_exception(payload)
+    except BaseException as error:
+        return False, error

@@ -12,10 +12,12 @@ import os
 import pickle
 import signal
 import sys
+from contextvars import Context
 from multiprocessing import util as _util
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from freethreading import _main_module, _serialize, _supervisor
+from freethreading._contexts import Sender
 from freethreading._core import WorkerRecord
 from freethreading._frames import pack
 from freethreading._loaded import loaded, look_up
@@ -69,7 +71,8 @@ class Popen:
         body: _FacadeProcess,
         facade: Worker | None,
         call: tuple[Any, Any, Any],
-        queue: Channel | None = None,
+        queues: tuple[Channel, ...] = (),
+        context: Context | None = None,
     ) -> None:
         _util._flush_std_streams()  # type: ignore[attr-defined]
         self.returncode: int | None = None
@@ -78,7 +81,7 @@ class Popen:
         self.finalizer: Any = None
         # Before anything is pickled: from here on, what this process defines goes to workers.
         plan = _main_module.plan()
-        packed = self._pickle(facade, call)
+        packed = self._pickle(facade, call, context if context is not None else Context())
         # What the call refers to lives here until the worker has ended, so that the worker finds it whenever it comes to
         # unpickle: shared objects, and multiprocessing's locks and queues, which go with the last reference here.
         self._kept: list[object] = [*packed.shared, call if _MULTIPROCESSING in packed.data else None]
@@ -87,16 +90,20 @@ class Popen:
         self.record = WorkerRecord()
         self._pid = 0
         # By an engine, which reads from the record what a dead worker had.
-        self._is_watched = queue is not None
-        if queue is not None:
-            self.record.set_queue(queue)
+        self._is_watched = bool(queues)
+        self.record.set_queues(*queues)
         self.record.set_payload(pack([preparation, packed.data]))
         _supervisor.request(self.record, [*first, *self._descriptors])
 
-    def _pickle(self, facade: Worker | None, call: tuple[Any, Any, Any]) -> _serialize.Payload:
+    def _pickle(
+        self, facade: Worker | None, call: tuple[Any, Any, Any], context: Context
+    ) -> _serialize.Payload:
         _context.set_spawning_popen(self)  # type: ignore[arg-type]
         try:
-            return _serialize.dumps((facade, *call), ("self", "target", "args", "kwargs"))
+            difference, shared = Sender(Context()).pack(context)
+            where = ("self", "target", "args", "kwargs", "context")
+            packed = _serialize.dumps((facade, *call, difference), where)
+            return _serialize.Payload(packed.data, [*packed.shared, *shared])
         finally:
             _context.set_spawning_popen(None)
 
@@ -199,7 +206,7 @@ def _preparation(body: _FacadeProcess, plan: _main_module.Plan, names: list[str]
     return Preparation(
         main=plan,
         process=body.description(),
-        environ=dict(os.environb),
+        environ=body.environ(),
         folder=folder,
         path=list(sys.path),
         argv=list(sys.argv),

@@ -79,6 +79,12 @@ def sent_names() -> frozenset[str] | None:
     return found
 
 
+def goes_by_value(name: str) -> bool:
+    """Whether this global of ``__main__`` does."""
+    names = sent_names()
+    return names is None or name in names
+
+
 def guarded_definitions() -> tuple[bytes, ...]:
     """Names of functions and classes that pickle would send by name and that no worker would find."""
     found: tuple[bytes, ...] = look_up(_kind(), "definitions") or ()

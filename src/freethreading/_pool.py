@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import operator
-import os
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, NoReturn
 
-from freethreading import _core
+from freethreading._cpus import usable_cpus
 from freethreading._engine import (
     CALL,
     ONE,
@@ -23,34 +22,52 @@ from freethreading._engine import (
     Task,
     make_engine,
 )
-from freethreading._results import AsyncResult, Callback, Feed, MapResult, ResultIterator
+from freethreading._imap import Feed, ResultIterator
+from freethreading._results import AsyncResult, Callback, MapResult
 
 # A pool's states, by multiprocessing's names. The engine closes later than its pool where inputs are still being read.
 RUN = "RUN"
 CLOSE = "CLOSE"
 TERMINATE = "TERMINATE"
-
-
-def default_workers() -> int:
-    """How many workers use all the CPUs that this process may use: affinity and control group, or PYTHON_CPU_COUNT."""
-    if os.environ.get("PYTHON_CPU_COUNT") or "cpu_count" in sys._xoptions:
-        count: Callable[[], int | None] | None = getattr(os, "process_cpu_count", None)
-        if count is not None:
-            return count() or 1
-    return _core.cpu_budget()
+# A long map that workers share out goes to them in parts of so many items at least, and in so many parts.
+_PART = 8192
+_MOST_PARTS = 8
+_FOR_EVER = 1e9  # seconds
+_MOST_MEMORY = 1 << 62  # bytes
 
 
 def check_count(name: str, count: int | None) -> int:
     """The number of workers that was asked for; TypeError or ValueError where it is none."""
-    if count is None:
-        return default_workers()
+    return usable_cpus() if count is None else check_positive(name, count, "an integer or None")
+
+
+def check_positive(name: str, number: int, what: str = "an integer") -> int:
+    """The number, an integer above 0; TypeError or ValueError where it is none."""
     try:
-        number = operator.index(count)
+        value = operator.index(number)
     except TypeError:
-        raise TypeError(f"{name} must be an integer or None, not {count!r}") from None
-    if number < 1:
-        raise ValueError(f"{name} must be greater than 0, not {number}")
-    return number
+        raise TypeError(f"{name} must be {what}, not {number!r}") from None
+    if value < 1:
+        raise ValueError(f"{name} must be greater than 0, not {value}")
+    return value
+
+
+def check_idle_timeout(seconds: float | None) -> float | None:
+    """How long a worker may be idle, as engines take it; TypeError or ValueError where it is no time."""
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"idle_timeout must be a number of seconds or None, not {seconds!r}")
+    if not seconds > 0:
+        raise ValueError(f"idle_timeout must be greater than 0, not {seconds!r}")
+    return None if seconds > _FOR_EVER else float(seconds)
+
+
+def check_max_memory(size: int | None) -> int | None:
+    """Bytes, as engines take them; TypeError or ValueError where they are none."""
+    if size is None:
+        return None
+    return min(check_positive("max_memory_per_child", size, "a number of bytes or None"), _MOST_MEMORY)
 
 
 def check_initializer(initializer: object) -> None:
@@ -66,6 +83,14 @@ class WorkerPool:
 
     `workers` is their number (default: the CPUs that this process may use); each calls ``initializer(*initargs)`` when
     it starts. An initializer's exception is raised by the pool's calls. The constructor does not wait for the workers.
+    A worker that had nothing to do for `idle_timeout` seconds (a number above 0; None: for ever) leaves, until there is
+    none; calls that come then start workers again.
+
+    A worker process that has more than `max_memory_per_child` bytes is replaced when it is done with its task: a call, a
+    chunk of a map, or an item of a map without a chunk size. Its anonymous memory counts (RssAnon in /proc/<pid>/status),
+    which also has what it began with; files and shared memory do not. One that grows beyond twice that in the
+    middle of a task is killed, and the task fails with :class:`WorkerLostError` that says so; the program looks five times a
+    second, when it is not in C code that keeps the GIL. Threads share one memory: there it has no effect.
 
     A worker process that dies fails the call that it was running with :class:`WorkerLostError` and is replaced.
 
@@ -81,6 +106,9 @@ class WorkerPool:
         workers: int | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
+        *,
+        idle_timeout: float | None = None,
+        max_memory_per_child: int | None = None,
     ) -> None:
         self._state = TERMINATE  # for __del__, until it is made
         count = check_count("workers", workers)
@@ -88,13 +116,25 @@ class WorkerPool:
         self._feeds: set[Feed] = set()  # inputs of imap that have not ended; guarded by _lock
         self._lock = threading.RLock()
         self._engine: Engine = make_engine(
-            Options(count, initializer, tuple(initargs), eager=True, lasting=False)
+            Options(
+                count,
+                initializer,
+                tuple(initargs),
+                idle_timeout=check_idle_timeout(idle_timeout),
+                max_memory=check_max_memory(max_memory_per_child),
+                eager=True,
+                lasting=False,
+            )
         )
         self._state = RUN
 
     def apply(self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> Any:
         """``func(*args, **kwds)`` in a worker; waits for it."""
-        return self.apply_async(func, args, kwds).get()
+        self._check_running()
+        try:
+            return self._engine.submit_call(func, tuple(args), dict(kwds)).result()
+        except EngineClosedError:
+            raise ValueError("Pool not running") from None
 
     def apply_async(
         self,
@@ -185,6 +225,23 @@ class WorkerPool:
         """Like imap(), in the order in which the results arrive."""
         return self._imap(func, iterable, chunksize, return_exceptions, ordered=False)
 
+    def resize(self, workers: int) -> None:
+        """Has the pool have `workers` workers from now on; does not wait until it has.
+
+        More: they start at once (with `idle_timeout`, as many as there are calls for), and take part in maps that run.
+        Fewer: workers leave as they come to the end of a task, or of an item of a map without a chunk size; what they run is
+        not disturbed, and nothing that waits is lost. Any thread may call it.
+
+        `workers` is an integer, 1 or more (TypeError, ValueError). A pool that was closed or terminated raises ValueError,
+        one that is broken the exception that broke it.
+        """
+        count = check_positive("workers", workers)
+        self._check_running()
+        try:
+            self._engine.resize(count)
+        except EngineClosedError:
+            raise ValueError("Pool not running") from None
+
     def close(self) -> None:
         """No more calls; the workers end when all that was given is done."""
         with self._lock:
@@ -203,7 +260,7 @@ class WorkerPool:
         with self._lock:
             feeds = list(self._feeds)
         for feed in feeds:
-            feed.run_on()
+            feed.end()
         if not self._engine.in_engine():
             self._engine.join_idle()
 
@@ -222,7 +279,8 @@ class WorkerPool:
             for feed in feeds:
                 feed.run_on()
             for feed in feeds:
-                feed.thread.join()
+                if not feed.stopped:
+                    feed.thread.join()
         engine.join()
 
     def __enter__(self) -> WorkerPool:
@@ -233,6 +291,16 @@ class WorkerPool:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.terminate()
+
+    async def __aenter__(self) -> WorkerPool:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        import asyncio
+
+        await asyncio.to_thread(self.terminate)
 
     def __del__(self) -> None:
         if self._state == RUN and not self._engine.inherited:
@@ -280,16 +348,38 @@ class WorkerPool:
     ) -> MapResult:
         self._check_running()
         items: Sequence[Any] = iterable if isinstance(iterable, (list, tuple, range)) else list(iterable)
+        if chunksize is not None and chunksize < 1:
+            raise ValueError(f"Chunksize must be 1+, not {chunksize}")
+        result = MapResult(self, len(items), return_exceptions, callback, error_callback)
+        begin = self._share_out(kind, func, items, result) if chunksize is None else 0
+        if begin == len(items):
+            return result
         if chunksize is None:
             chunksize, extra = divmod(len(items), self._engine.options.workers * 4)
             chunksize += bool(extra)
-        elif chunksize < 1:
-            raise ValueError(f"Chunksize must be 1+, not {chunksize}")
         function = self._engine.prepare(func)
-        result = MapResult(self, len(items), return_exceptions, callback, error_callback)
-        for first in range(0, len(items), chunksize or 1):
-            self._submit(Task(kind, function, items[first : first + chunksize], result, first))
+        context = copy_context()
+        for first in range(begin, len(items), chunksize):
+            self._submit(Task(kind, function, items[first : first + chunksize], result, first, context))
         return result
+
+    def _share_out(self, kind: int, func: Callable[..., Any], items: Sequence[Any], result: MapResult) -> int:
+        # Submits what workers can share out among themselves; how many items that is. In parts: they work on the first while
+        # the next one is made.
+        engine = self._engine
+        function = engine.for_map(func)
+        if function is None:
+            return 0
+        size = max(_PART, -(-len(items) // _MOST_PARTS))
+        context = copy_context()
+        try:
+            for first in range(0, len(items), size):
+                part = items[first : first + size]
+                if engine.submit_map(function, part, kind == STAR, result, context, first) is None:
+                    return first
+        except EngineClosedError:
+            raise ValueError("Pool not running") from None
+        return len(items)
 
     def _imap(
         self,
@@ -302,8 +392,7 @@ class WorkerPool:
         self._check_running()
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize}")
-        function = self._engine.prepare(func)
-        feed = Feed(self, function, ONE, iterable, chunksize, ordered)
+        feed = Feed(self, func, iterable, chunksize, ordered)
         with self._lock:
             self._feeds.add(feed)
         feed.start()

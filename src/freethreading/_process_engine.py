@@ -1,95 +1,118 @@
-"""The engine whose workers are processes: a channel of tasks, a channel of results, and one thread that drains it.
+"""The engine whose workers are processes: a channel of tasks, a channel of results, and one thread that looks after workers.
 
-A task message in the channel, or with a worker, is a *flight*. The drainer gives results to their sinks, starts and
-replaces workers, and settles what a dead worker had: docs/design/engine.md.
+A call whose outcome is a future is in `Calls`, in C: whoever waits for it takes answers. Any other task message in the
+channel, or with a worker, is a *flight*. The thread (the *drainer*) takes answers where nobody waits for them who could,
+starts and replaces workers, and settles what a dead worker had: docs/design/engine.md, docs/design/calls.md.
 """
 
 from __future__ import annotations
 
 import collections
-import itertools
+import dataclasses
 import multiprocessing.util
 import os
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
 from typing import Any
 
-from freethreading import _main_module, _serialize
-from freethreading._core import Block, Channel
+from freethreading import _main_module
+from freethreading._contexts import Sender
+from freethreading._core import (
+    BlobLog,
+    Block,
+    Calls,
+    Channel,
+    MapJob,
+    handing,
+    handle_of,
+    private_memory,
+)
 from freethreading._engine import (
+    CALL,
     CLOSED,
     OPEN,
     TERMINATED,
     Engine,
+    EngineClosedError,
     Options,
-    Outcome,
+    Sink,
     Task,
     forget,
     leave,
+    report,
     report_exception,
     terminated_error,
 )
-from freethreading._exceptions import WorkerLostError
-from freethreading._flight import Flight, PreparedFunction, describe_item, encode
-from freethreading._frames import ERROR, NUDGE, READY, START_FAILED, UNSENT, VALUE
+from freethreading._flight import (
+    Flight,
+    PreparedFunction,
+    describe_call,
+    describe_item,
+    encode,
+    load_answer,
+    name_of,
+    named,
+    pack_call,
+)
+from freethreading._frames import JOB, PROGRESS, READY, START_FAILED, UNSENT
+from freethreading._futures import FutureSink, PoolFuture
 from freethreading._loaded import look_up
-from freethreading._pool_worker import serve
-from freethreading._process_worker import PoolProcess, refuse_at_import
+from freethreading._map_job import SharedFlight
+from freethreading._members import IDLE, Crew, Member, pack_setup
+from freethreading._process_worker import refuse_at_import
+from freethreading._stream import ProcessStream
 from freethreading._threads import Thread
 
-# Rounds in a row in which workers die before they are ready: then something is wrong with all of them.
-MAX_FAILED_STARTS = 3
-# A worker's exit wakes the drainer; this is how long it sleeps where that wake came just before it slept.
+# A worker's exit wakes the drainer; the supervisor's does not, nor an answer that nobody waits for: how long it sleeps until
+# it looks, and how long once there has been nothing to do for a while.
 POLL_SECONDS = 0.2
-# How long a terminated worker may take to end before it is killed.
-TERMINATE_SECONDS = 1.0
+IDLE_POLL_SECONDS = 1.0
 # Results that are handed out before the drainer looks at its workers again.
 BURST = 256
 
 _hooked_pid = 0
 
 
-class _Member:
-    """A worker process of this engine."""
-
-    __slots__ = ("number", "process", "ready")
-
-    def __init__(self, number: int, process: PoolProcess) -> None:
-        self.number = number
-        self.process = process
-        self.ready = False  # whether its initializer is done
-
-    @property
-    def gone(self) -> bool:
-        return self.process.record.ended()
-
-
 class ProcessEngine(Engine):
     """Workers are processes; tasks and results pass through the session's region.
 
-    Only the drainer touches `_members` and reads the result channel. `_flights`, `_backlog` and `_wanted` are guarded
-    by `_lock`; no outcome is delivered under it.
+    Only the drainer touches `_crew` and meets answers to flights and jobs. `_flights`, `_jobs`, `_backlog` and `_wanted`
+    are guarded by `_lock`; no outcome is delivered under it.
     """
 
     exit_grace = 5.0
 
     def __init__(self, options: Options) -> None:
+        if options.max_memory is not None and not private_memory(0):
+            raise OSError("max_memory_per_child needs /proc/self/statm, which cannot be read here")
         self._drainer: threading.Thread | None = None
         _main_module.plan()  # before anything is pickled: from here on, what this process defines goes to workers
-        self._setup, self._setup_kept = _pack_setup(options)
+        self._setup, self._setup_kept = pack_setup(options)
+        made_in = copy_context()
+        self._made_in, shared = Sender(Context()).pack(made_in)
+        self._setup_kept += shared
+        self._sender = Sender(made_in)
         self._tasks = Channel()
         self._results = Channel()
-        self._inbox: Channel | None = self._results  # what _nudge() writes to, from any thread
-        self._members: list[_Member] = []
+        self._inbox = Channel()  # the drainer sleeps on it
+        self._functions = BlobLog()
+        self._calls = Calls(
+            self._tasks,
+            self._results,
+            self._inbox,
+            self._enter_function,
+            load_answer,
+            report,
+            made_in=tuple(made_in.items()),
+        )
+        self._crew = Crew()
         self._flights: dict[int, Flight] = {}  # in the channel or with a worker
+        self._jobs: dict[int, SharedFlight] = {}
         self._backlog: collections.deque[Flight] = collections.deque()  # kept back: can be cancelled
         self._unpublished: collections.deque[tuple[Flight, BaseException]] = collections.deque()
-        self._numbers = itertools.count(1)
-        self._member_numbers = itertools.count()
         self._wanted = options.workers if options.eager else 0
-        self._failed_starts = 0  # rounds in a row in which workers died before they were ready
-        self._nudged = False
+        self._poll = POLL_SECONDS
         super().__init__(options)
         _hook_multiprocessing()
         if options.eager:
@@ -101,10 +124,70 @@ class ProcessEngine(Engine):
     def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return PreparedFunction(function)
 
+    def carries(self, function: Callable[..., Any]) -> bool:
+        return bool(self._calls.number_of(function))
+
+    def submit_call(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: Context | None = None,
+        item: int | None = None,
+    ) -> PoolFuture[Any]:
+        future: PoolFuture[Any] = PoolFuture(self._reference)
+        try:
+            count = self._calls.submit(future, function, args, kwargs, context, item)
+            if count is None:
+                count = self._submit_pickled(future, function, args, kwargs, context, item)
+        except Exception as error:
+            self._fail_at_once(future, error)
+            return future
+        if self._wanted < self.options.workers and (self._wanted < count or self._jobs or self._flights):
+            self._grow()
+        return future
+
+    def _submit_pickled(
+        self,
+        future: PoolFuture[Any],
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: Context | None,
+        item: int | None,
+    ) -> int:
+        self._refuse()
+        refuse_at_import()
+        caller = copy_context() if context is None else context
+        # Runs the user's code.
+        payload, kept, buffers = pack_call(function, args, kwargs, caller, self._sender)
+        with self._lock:
+            self._refuse()
+            if self._drainer is None:
+                self._start_drainer()
+        count = self._calls.put(future, CALL, payload, kept, name_of(function), item, buffers)
+        if count is None:
+            self._refuse()
+            raise EngineClosedError
+        return count
+
+    def _grow(self) -> None:
+        with self._lock:
+            if self._state == OPEN and self._wanted < min(self._outstanding(), self.options.workers):
+                self._wanted += 1
+                self._calls.nudge()
+
+    def _enter_function(self, function: Callable[..., Any]) -> tuple[int, dict[str, Any], str] | None:
+        # Its number in the log.
+        found = named(function)
+        return None if found is None else (self._functions.append(found[0]), *found[1:])
+
     def submit(self, task: Task) -> None:
         self._refuse()
         refuse_at_import()
-        flight = encode(task, next(self._numbers))  # outside the lock: runs the user's code
+        flight = encode(
+            task, self._calls.next_number(), self._sender
+        )  # outside the lock: runs the user's code
         with self._lock:
             try:
                 self._refuse()
@@ -113,23 +196,116 @@ class ProcessEngine(Engine):
             except BaseException:
                 flight.drop()
                 raise
+            first = not self._flights  # the drainer may be idle, and then no answer wakes it
             if task.sink.cancellable:
                 self._backlog.append(flight)
                 self._feed()
             else:
                 self._publish(flight)
-            if self._wanted < min(self._outstanding(), self.options.workers):
+            grows = self._wanted < min(self._outstanding(), self.options.workers)
+            if grows:
                 self._wanted += 1
-                self._nudge()
+            if grows or first:
+                self._calls.nudge()
+
+    def for_map(self, function: Callable[..., Any]) -> Callable[..., Any] | None:
+        if self.options.max_tasks is not None or not self._calls.is_at_home(None):
+            return None
+        if self._calls.number_of(function):
+            return function
+        try:
+            return PreparedFunction(function)
+        except Exception:
+            return None  # said by its chunks
+
+    def submit_map(
+        self,
+        function: Callable[..., Any],
+        items: Sequence[Any],
+        star: bool,
+        sink: Sink,
+        context: Context,  # noqa: ARG002 - for_map() has looked at it
+        first: int = 0,
+    ) -> SharedFlight | None:
+        self._refuse()
+        refuse_at_import()
+        workers = self.options.workers
+        job = MapJob.encode(items, star, workers)
+        if job is None:
+            return None
+        number = self._calls.next_number()
+        called = function.function if isinstance(function, PreparedFunction) else function
+        flight = SharedFlight(job, called, sink, first, *self._name_for_jobs(function))
+        with self._lock:
+            self._refuse()
+            if self._drainer is None:
+                self._start_drainer()
+            self._jobs[number] = flight
+            try:
+                self._share(number, flight, min(len(job), workers))
+            except BaseException as error:
+                del self._jobs[number]
+                job.withdraw(True, error)
+                raise
+            self._wanted = max(self._wanted, min(len(job), workers))
+        self._calls.nudge()
+        return flight
+
+    def resize(self, workers: int) -> None:
+        with self._lock:
+            self._refuse()
+            grown = workers - self.options.workers
+            self.options = dataclasses.replace(self.options, workers=workers)
+            is_full = self.options.eager and self.options.idle_timeout is None
+            out = workers if is_full else self._outstanding()
+            self._wanted = min(max(self._wanted, out if grown > 0 else 0), workers)
+            self._calls.nudge()
+            self._feed()
+            for number, flight in self._jobs.items():
+                if flight.is_stream and grown > 0:
+                    flight.job.seal()  # an open one calls its workers by itself, no more than it was made for
+                self._share(number, flight, min(grown, len(flight.job)))
+
+    def _name_for_jobs(self, function: Callable[..., Any]) -> tuple[int, tuple[bytes, Sequence[object]]]:
+        # What a SharedFlight says of the function that for_map() gave.
+        number = 0 if isinstance(function, PreparedFunction) else self._calls.number_of(function)
+        if number:
+            return number, (b"", ())
+        # Else its name may mean something else since for_map() looked.
+        prepared = function if isinstance(function, PreparedFunction) else PreparedFunction(function)
+        return 0, (prepared.data, prepared.kept)
+
+    def _share(self, number: int, flight: SharedFlight, times: int) -> None:
+        # Has so many workers work on it.
+        message, kept = flight.message()
+        for _ in range(times):
+            self._tasks.put(JOB, number, flight.entry, message, kept)
+
+    def open_stream(
+        self,
+        function: Callable[..., Any],
+        sink: Sink,
+        ordered: bool,
+        context: Context,  # noqa: ARG002
+    ) -> ProcessStream | None:
+        prepared = self.for_map(function)
+        if prepared is None:
+            return None
+        return ProcessStream(self, function, sink, ordered, *self._name_for_jobs(prepared))
 
     def cancel_pending(self) -> None:
         with self._lock:
             flights = list(self._backlog)
             self._backlog.clear()
+            jobs = [flight for flight in self._jobs.values() if flight.sink.cancellable]
         for flight in flights:
             flight.drop()
-            flight.task.sink.cancel()
-        self._nudge()
+        for each in [*(flight.task.sink for flight in flights), *jobs, *self._calls.pending()]:
+            try:
+                each.cancel()
+            except BaseException:  # a callback's: the others are cancelled too
+                report_exception()
+        self._calls.nudge()
 
     def join(self, timeout: float | None = None) -> bool:
         drainer = self._drainer
@@ -148,30 +324,25 @@ class ProcessEngine(Engine):
         return threading.current_thread() is self._drainer
 
     def pump(self) -> None:
-        if not self._turn():
+        if not self._turn(waited_for=True):
             self._end_workers()
 
     def worker_count(self) -> int:
-        return len(self._members)
+        return len(self._crew)
 
     def _closing(self) -> None:
+        self._calls.is_open = False
         if self._drainer is None:
             self._release()
         else:
-            self._nudge()
-
-    def _nudge(self) -> None:
-        # Wakes the drainer. A message, since a mere wake-up would be lost while it is not asleep.
-        inbox = self._inbox
-        if not self._nudged and inbox is not None:
-            self._nudged = True
-            inbox.put(NUDGE, 0, 0, b"")
+            self._calls.nudge()
 
     def _start_drainer(self) -> None:
         # Under the lock. Not a daemon: leave() ends it before the interpreter joins threads.
         drainer = Thread(self._drain, "freethreading-drainer", daemon=False)
         drainer.start()
         self._drainer = drainer
+        self._calls.is_open = self._state == OPEN
 
     def _publish(self, flight: Flight) -> None:
         # Under the lock. Where there is no memory for it, the drainer fails it.
@@ -181,7 +352,7 @@ class ProcessEngine(Engine):
         except BaseException as error:
             del self._flights[flight.number]
             self._unpublished.append((flight, error))
-            self._nudge()
+            self._calls.nudge()
 
     def _feed(self) -> None:
         # Under the lock. Publishes what was kept back where workers could run short; from here on it counts as running.
@@ -195,6 +366,7 @@ class ProcessEngine(Engine):
     # The drainer.
 
     def _drain(self) -> None:
+        handing(True)
         try:
             while self._turn():
                 pass
@@ -205,21 +377,44 @@ class ProcessEngine(Engine):
             self._end_workers()
             self._release()
 
-    def _turn(self) -> bool:
-        # One round; False: there is nothing left to do.
+    def _turn(self, waited_for: bool = False) -> bool:
+        # One round; False: there is nothing left to do. `waited_for`: a callback of the drainer's waits for an answer.
+        epochs = self._calls.epochs()  # before it looks: what changes later ends its sleep
         if self._state == TERMINATED or self.broken is not None:
             return False
         self._staff()
-        message = self._results.get(POLL_SECONDS)
+        if self._crew.gone():  # whose wake-up may have been before the epochs
+            message = self._calls.drain()
+        elif (
+            waited_for
+            or self._flights
+            or self._jobs
+            or self._backlog
+            or self._state != OPEN
+            or self._calls.wants_draining
+        ):
+            message = self._calls.receive(epochs, POLL_SECONDS)
+            self._poll = POLL_SECONDS / 2  # without the GIL, what it has made is freed when it runs next
+        else:
+            self._poll = min(2 * self._poll, IDLE_POLL_SECONDS) if not len(self._calls) else POLL_SECONDS
+            message = self._calls.idle(epochs, self._poll)
+            if message is None:
+                message = self._calls.drain()  # what nobody has waited for
         for _ in range(BURST):
             if message is None:
                 break
             self._receive(*message)
-            message = self._results.try_get()
+            message = self._calls.drain()
         if message is not None:
             self._receive(*message)
-        gone = [member for member in self._members if member.gone]
-        self._count_failed_start([member for member in gone if self._bury(member)])
+        for number, job in list(self._jobs.items()):
+            if job.is_due:
+                self._progress(number, job)
+        if self.options.max_memory is not None:
+            self._crew.look_at_memory(self.options.max_memory)
+        buried = [member for member in self._crew.gone() if self._bury(member)]
+        if (failed := self._crew.count_failed_start(buried)) is not None and self.broken is None:
+            self._set_broken(failed.lost_error("its start, as the ones before it did"))
         while self._unpublished:
             self._fail(*self._unpublished.popleft())
         with self._lock:
@@ -227,56 +422,52 @@ class ProcessEngine(Engine):
             idle = not self._outstanding()
         if self._state == CLOSED and idle:
             self._tasks.close()  # the workers end, each when it finds the channel empty
-            return bool(self._members)
+            return len(self._crew) != 0
         return True
 
     def _staff(self) -> None:
-        # Starts the workers that are missing.
-        while len(self._members) < self._workers_needed() and self.broken is None:
-            number = next(self._member_numbers)
-            prefix = self.options.name_prefix
-            process = PoolProcess(
-                target=serve,
-                name=f"{prefix}_{number}" if prefix else None,
-                args=(number, self._tasks.handle, self._results.handle, self._setup, self.options.max_tasks),
-                on_queue=self._results,
-            )
+        # Starts the workers that are missing, and has those leave that are too many.
+        needed = self._workers_needed()
+        missing = self._crew.missing(needed, max(self._wanted, needed), self._tasks)
+        if missing > 0 and self.broken is None:
+            handles = self._tasks.handle, self._results.handle, self._functions.handle
+            args = (*handles, handle_of(self._crew.surplus), self._made_in, self._setup)
             try:
-                process.start()
+                for _ in range(missing):
+                    self._crew.start(self.options, args, (self._inbox, self._results))
             except BaseException as error:
                 self._set_broken(error)
-                return
-            self._members.append(_Member(number, process))
 
     def _workers_needed(self) -> int:
         with self._lock:
-            if self._state == OPEN:
-                return self._wanted
-            return min(self.options.workers, self._outstanding())
+            if self._state == OPEN:  # whatever is out has one at least
+                return self._wanted or min(1, self._outstanding())
+            return min(max(self._wanted, 1), self._outstanding())
 
     def _outstanding(self) -> int:
-        return len(self._flights) + len(self._backlog)
+        in_jobs = sum(len(flight.job) for flight in self._jobs.values())
+        return len(self._flights) + len(self._backlog) + len(self._calls) + in_jobs
 
     # `_block` keeps alive what the payload refers to, until it has been unpickled.
     def _receive(self, kind: int, number: int, index: int, payload: bytes, _block: Block | None) -> None:
-        if kind == NUDGE:
-            self._nudged = False
-        elif kind == READY:
-            self._failed_starts = 0
-            for member in self._members:
-                if member.number == number:
-                    member.ready = True
+        if kind == READY:
+            self._crew.is_ready(number)
         elif kind == START_FAILED:
-            _, error = _load(ERROR, payload)
-            self._set_broken(error)
+            self._set_broken(load_answer(kind, payload)[1])
         else:
             self._settle(kind, number, index, payload)
 
     def _settle(self, kind: int, number: int, index: int, payload: bytes) -> None:
+        job = look_up(self._jobs, number)
+        if job is not None:
+            if kind != PROGRESS:
+                job.accept(index, load_answer(kind, payload))
+            self._progress(number, job)
+            return
         flight = look_up(self._flights, number)
         if flight is None:  # failed meanwhile
             return
-        outcomes = [(False, flight.unsent[index]) if kind == UNSENT else _load(kind, payload)]
+        outcomes = [(False, flight.unsent[index]) if kind == UNSENT else load_answer(kind, payload)]
         flight.arrived = index + 1
         if flight.arrived == flight.length:
             with self._lock:
@@ -285,43 +476,72 @@ class ProcessEngine(Engine):
             flight.drop()
         self._hand(flight.task, flight.first + index, outcomes)
 
-    def _count_failed_start(self, buried: list[_Member]) -> None:
-        # Those that die together, as with their supervisor, are one failure.
-        unready = [member for member in buried if not member.ready]
-        if not unready:
-            return
-        self._failed_starts += 1
-        if self._failed_starts >= MAX_FAILED_STARTS and self.broken is None:
-            self._set_broken(self._lost_error(unready[0], "its start, as the ones before it did"))
-
-    def _bury(self, member: _Member) -> bool:
+    def _bury(self, member: Member) -> bool:
         # Settles what a dead worker had. False: that is done already. Invariant BLAME: the count is read before the note (a
         # take that was undone wipes its note before another can be counted), and both before the results are drained.
         record = member.process.record
         taken = self._tasks.taken()
         sequence, number, item = record.task_sequence, record.task_tag, record.item
         # Whatever it published is in the channel by now.
-        while (message := self._results.try_get()) is not None:
-            self._receive(*message)
-        if member not in self._members:
+        self._receive_all()
+        if not self._crew.remove(member):
             return False  # a callback waited, and its turn of ours buried it
-        self._members.remove(member)
-        member.process.join()  # at once: it was reaped
-        flight = look_up(self._flights, number) if 0 < sequence <= taken else None
-        if flight is not None:
-            self._lose(flight, item, member)
+        member.await_end()
+        if record.leaving == IDLE:
+            with self._lock:
+                self._wanted -= 1
+                # Behind that: who gives work puts it first and then looks at _wanted. So it finds one less or is seen here.
+                self._wanted = max(self._wanted, self._crew.staying()) + self._tasks.qsize()
+                self._wanted = min(self._wanted, self.options.workers)
+        for job_number, job in list(self._jobs.items()):
+            self._lose_of_job(job_number, job, member)
+        if 0 < sequence <= taken:
+            flight = look_up(self._flights, number)
+            if flight is not None:
+                self._lose(flight, item, member)
+            elif (call := self._calls.pop(number)) is not None:
+                future, function, index = call
+                self._fail_future(future, member.lost_error(describe_call(function, index)))
         return True
 
-    def _lose(self, flight: Flight, item: int, member: _Member) -> None:
+    def _progress(self, number: int, job: SharedFlight) -> None:
+        try:
+            job.progress()
+        except BaseException:  # a callback's
+            report_exception()
+        if job.job.is_complete:
+            with self._lock:
+                self._jobs.pop(number, None)
+
+    def _lose_of_job(self, number: int, job: SharedFlight, member: Member) -> None:
+        job.lose(member.number, lambda task: member.lost_error(task))
+        if job.job.has_free:  # those who worked on it may have left
+            try:
+                self._share(number, job, 1)
+            except BaseException as error:
+                job.fail(error)
+        self._progress(number, job)
+
+    def _receive_all(self) -> None:
+        while (message := self._calls.drain()) is not None:
+            self._receive(*message)
+
+    def _fail_future(self, future: PoolFuture[Any], error: BaseException) -> None:
+        try:
+            FutureSink(future).deliver(0, [(False, error)])
+        except BaseException:
+            report_exception()
+
+    def _lose(self, flight: Flight, item: int, member: Member) -> None:
         # The worker died with this flight: its running item fails, the items behind that one fly again.
         lost = None if 0 < item <= flight.arrived else flight.arrived
-        rest = flight.rest(flight.arrived if lost is None else lost + 1, next(self._numbers))
+        rest = flight.rest(flight.arrived if lost is None else lost + 1, self._calls.next_number())
         with self._lock:
             del self._flights[flight.number]
             if rest is not None:
                 self._publish(rest)
         if lost is not None:
-            error = self._lost_error(member, describe_item(flight.task, flight.first + lost))
+            error = member.lost_error(describe_item(flight.task, flight.first + lost))
             self._hand(flight.task, flight.first + lost, [(False, error)])
         flight.drop()
 
@@ -332,58 +552,41 @@ class ProcessEngine(Engine):
             self._hand(flight.task, flight.first + flight.arrived, [(False, error) for _ in missing])
         flight.drop()
 
-    def _lost_error(self, member: _Member, task: str) -> BaseException:
-        return WorkerLostError(pid=member.process.pid or None, exitcode=member.process.exitcode, task=task)
-
     def _end_workers(self) -> None:
         # Ends whatever workers there still are and fails what is not done.
+        self._calls.is_open = False
+        self._receive_all()
         with self._lock:
             flights = [*self._flights.values(), *self._backlog]
             self._flights.clear()
             self._backlog.clear()
+            jobs = list(self._jobs.values())
+            self._jobs.clear()
         self._tasks.close()
         self._tasks.discard_all()
-        for member in self._members:
-            member.process.terminate()
+        self._crew.terminate()
         for flight in flights:
             self._fail(flight, self.broken if self.broken is not None else terminated_error())
-        deadline = time.monotonic() + TERMINATE_SECONDS
-        for member in self._members:
-            member.process.join(max(0.0, deadline - time.monotonic()))
-            if not member.gone:
-                member.process.kill()
-                member.process.join()
-        self._members = []
+        for job in jobs:
+            try:
+                job.fail(self.broken if self.broken is not None else terminated_error())
+            except BaseException:  # a callback's
+                report_exception()
+        for future in self._calls.take_all():
+            self._fail_future(future, self.broken if self.broken is not None else terminated_error())
+        self._crew.end()
 
     def _release(self) -> None:
         # The last worker has ended. A pool that is kept when it is closed keeps no memory of the session's.
-        self._inbox = None
-        for name in ("_tasks", "_results"):
+        self._calls.release()
+        self._crew.release()
+        for name in ("_tasks", "_results", "_inbox", "_functions"):
             self.__dict__.pop(name, None)
-        self._setup_kept = []
+        self._setup, self._setup_kept = None, []
+        with self._lock:
+            self.options = dataclasses.replace(self.options, initializer=None, initargs=())
+        self._sender = Sender(Context())
         forget(self)
-
-
-def _load(kind: int, payload: bytes) -> Outcome:
-    # What a result message says; where it cannot be rebuilt here, why.
-    try:
-        if kind == VALUE:
-            return True, _serialize.loads(payload)
-        return False, _serialize.load_exception(payload)
-    except BaseException as error:
-        return False, error
-
-
-def _pack_setup(options: Options) -> tuple[Any, list[object]]:
-    # What a worker gets to initialise itself with, and the shared objects that live as long as the engine for it.
-    if options.initializer is None:
-        return None, []
-    try:
-        packed = _serialize.dumps((options.initializer, options.initargs), where=("initializer", "initargs"))
-    except RuntimeError:
-        # A lock or queue of multiprocessing's: pickles only while a process is being started, with the process.
-        return (options.initializer, options.initargs), []
-    return packed.data, packed.shared
 
 
 def _hook_multiprocessing() -> None:

@@ -6,12 +6,14 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
 from multiprocessing import process as _process
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from freethreading import _serialize
+from freethreading import _native_threads, _serialize
 from freethreading._exceptions import OwnershipError
+from freethreading._fork_gate import fork_gate
 from freethreading._launch import Popen
 from freethreading._loaded import loaded
 from freethreading._worker import Worker, facade_of
@@ -32,6 +34,7 @@ class _FacadeProcess(_process.BaseProcess):
         super().__init__(name=name, daemon=daemon)
         self.facade: Worker
         self.is_launching = False
+        self.context = Context()  # what it runs in, in the worker
 
     takes_interrupts_itself = False  # a pool's worker, which first says what an interrupt is to it
 
@@ -48,7 +51,7 @@ class _FacadeProcess(_process.BaseProcess):
             from freethreading._worker_process import take_interrupts
 
             take_interrupts()
-        self.facade.run()
+        self.context.run(self.facade.run)
 
     def start(self) -> None:
         self._check_closed()
@@ -62,10 +65,11 @@ class _FacadeProcess(_process.BaseProcess):
                 'starts workers under `if __name__ == "__main__":`'
             )
         refuse_at_import()
-        _process._cleanup()  # type: ignore[attr-defined]
-        self._launch()
-        self._sentinel = None  # close() deletes it; ours is the launcher's
-        _process._children.add(self)  # type: ignore[attr-defined]
+        with fork_gate:
+            _process._cleanup()  # type: ignore[attr-defined]
+            self._launch()
+            self._sentinel = None  # close() deletes it; ours is the launcher's
+            _process._children.add(self)  # type: ignore[attr-defined]
 
     def _launch(self) -> None:
         raise NotImplementedError
@@ -125,6 +129,12 @@ class _FacadeProcess(_process.BaseProcess):
         if self.is_closed:
             raise ValueError("the worker is closed")
 
+    def environ(self) -> dict[bytes, bytes]:
+        """The environment that the worker gets."""
+        # The mapping's own dict, where it has one: copied at once, which other threads cannot disturb, and much faster.
+        found: dict[bytes, bytes] | None = getattr(os.environb, "_data", None)
+        return dict(os.environb if found is None else found)
+
     def description(self) -> dict[str, Any]:
         """What rebuild() makes it of in the worker; plain data."""
         mine: Any = self
@@ -151,7 +161,8 @@ class WorkerProcess(_FacadeProcess):
         facade = self.facade
         self.is_launching = True
         try:
-            self._popen = Popen(self, facade, (facade._target, facade._args, facade._kwargs))
+            call = (facade._target, facade._args, facade._kwargs)
+            self._popen = Popen(self, facade, call, context=copy_context())
         finally:
             self.is_launching = False
         # As Thread and Process do: the arguments may refer to the worker.
@@ -159,20 +170,22 @@ class WorkerProcess(_FacadeProcess):
 
 
 class PoolProcess(_FacadeProcess):
-    """A pool's worker that is a process. Its end wakes the receivers of `on_queue`."""
+    """A pool's worker that is a process, for so many CPUs. Its end wakes the receivers of `queues`."""
 
     def __init__(
         self,
         target: Callable[..., object],
         name: str | None,
         args: tuple[Any, ...],
-        on_queue: Channel,
+        queues: tuple[Channel, ...],
+        cpus: int,
     ) -> None:
         # Daemonic to multiprocessing here, which must not wait for it; not in the worker, which may have children.
         super().__init__(name if name is not None else f"PoolWorker-{next(_pool_numbers)}", True)
         self.facade = facade_of(self)
         self._call = (target, args)
-        self._queue: Channel | None = on_queue
+        self._queues = queues
+        self._cpus = cpus
 
     @property
     def record(self) -> WorkerRecord:
@@ -181,11 +194,14 @@ class PoolProcess(_FacadeProcess):
 
     def _launch(self) -> None:
         target, args = self._call
-        self._popen = Popen(self, None, (target, args, {}), self._queue)
-        self._queue = None
+        self._popen = Popen(self, None, (target, args, {}), self._queues)
+        self._queues = ()
 
     def run(self) -> None:
         self.facade.run()  # which takes interrupts when it can
+
+    def environ(self) -> dict[bytes, bytes]:
+        return _native_threads.limited(super().environ(), self._cpus)
 
     def description(self) -> dict[str, Any]:
         found = super().description()
@@ -194,7 +210,7 @@ class PoolProcess(_FacadeProcess):
         return found
 
 
-def rebuild(description: dict[str, Any], facade: Worker | None) -> _FacadeProcess:
+def rebuild(description: dict[str, Any], facade: Worker | None, context: Context) -> _FacadeProcess:
     """The body in the worker; the facade is the one that was sent, or a new one of a pool worker."""
     body = WorkerProcess.__new__(WorkerProcess)
     state = dict(description)
@@ -203,6 +219,7 @@ def rebuild(description: dict[str, Any], facade: Worker | None) -> _FacadeProces
         "_popen": None,
         "_closed": False,
         "is_launching": False,
+        "context": context,
         "_target": None,
         "_args": (),
         "_kwargs": {},

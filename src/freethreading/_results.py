@@ -1,19 +1,17 @@
-"""What the asynchronous methods of a pool give back: results of one call or of a map, and iterators over results.
+"""What the asynchronous methods of a pool give back: results of one call or of a map.
 
 Each is the sink of its own tasks. It keeps its pool alive until it is complete, as multiprocessing's do.
 """
 
 from __future__ import annotations
 
-import collections
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
-from freethreading._engine import EngineClosedError, Outcome, Task, report_exception, terminated_error
-from freethreading._threads import Thread
+from freethreading._engine import Outcome, report_exception
+from freethreading._futures import outcomes_of, until_done
 
 if TYPE_CHECKING:
     from freethreading._pool import WorkerPool
@@ -21,8 +19,9 @@ if TYPE_CHECKING:
 Callback = Callable[[Any], object]
 
 
-class _PoolSink:
-    # A pool's calls are not withdrawn one by one.
+class PoolSink:
+    """Base of a pool's sinks: its calls are not withdrawn one by one."""
+
     cancellable = False
 
     def begin(self) -> bool:
@@ -31,8 +30,14 @@ class _PoolSink:
     def cancel(self) -> None:
         raise AssertionError("a pool's calls cannot be cancelled")
 
+    def deliver_values(self, first: int, values: list[Any], failures: list[int]) -> None:
+        self.deliver(first, outcomes_of(values, failures))
 
-class AsyncResult(_PoolSink):
+    def deliver(self, first: int, outcomes: list[Outcome]) -> None:
+        raise NotImplementedError
+
+
+class AsyncResult(PoolSink):
     """The result of one call of a pool: :class:`multiprocessing.pool.AsyncResult`."""
 
     def __init__(
@@ -43,6 +48,7 @@ class AsyncResult(_PoolSink):
         self._error_callback = error_callback
         self._event = threading.Event()
         self._outcome: Outcome | None = None
+        self._listeners: list[Callback] = []  # those who await it
         self._notifier = 0  # the thread that runs the callbacks: to it the result is ready
 
     def ready(self) -> bool:
@@ -68,11 +74,22 @@ class AsyncResult(_PoolSink):
                 return
         self._event.wait(timeout)
 
+    def __await__(self) -> Generator[Any, None, Any]:
+        """get() in a task of asyncio's."""
+        if not self._event.is_set():
+            yield from until_done(self._listen).__await__()
+        return self.get()
+
+    def _listen(self, listener: Callback) -> None:
+        self._listeners.append(listener)
+        if self._event.is_set():
+            listener(self)
+
     def get(self, timeout: float | None = None) -> Any:
         """The call's value, or its exception raised; TimeoutError where it is not done in `timeout` seconds."""
         self.wait(timeout)
         if not self.ready() or self._outcome is None:
-            raise _timeout_error()
+            raise timeout_error()
         done, value = self._outcome
         if done:
             return value
@@ -98,6 +115,8 @@ class AsyncResult(_PoolSink):
         finally:
             self._event.set()
             self._pool = None
+            while self._listeners:
+                self._listeners.pop()(self)
 
 
 class MapResult(AsyncResult):
@@ -130,178 +149,29 @@ class MapResult(AsyncResult):
             self._missing -= len(outcomes)
             if self._missing:
                 return
+        self._complete()
+
+    def _complete(self) -> None:
         if self._failed is None:
             self._settle((True, self._values))
         else:
             self._values = []
             self._settle((False, self._failed[1]))
 
-
-class Feed(_PoolSink):
-    """The inner half of an iterator over results: pulls items from the input and gathers outcomes.
-
-    A thread of its own pulls, since the input may block, and may wait for what the consumer makes of earlier results.
-    It stays a bounded number of items ahead of the consumer; once the iterator is dropped, or the pool is joined, it
-    runs on to the end of the input.
-    """
-
-    def __init__(
-        self,
-        pool: WorkerPool,
-        function: Callable[..., Any],
-        kind: int,
-        items: Iterable[Any],
-        chunksize: int,
-        ordered: bool,
-    ) -> None:
-        self.condition: threading.Condition = threading.Condition(threading.Lock())
-        self.ready: collections.deque[Outcome] = (
-            collections.deque()
-        )  # in the order in which the consumer gets them
-        self.yielded: int = 0
-        self.length: int | None = None  # known when the input has ended
-        self.pool: WorkerPool | None = pool
-        self.bounded: bool = True
-        self.input_error: BaseException | None = None  # raised behind the last result
-        self._function = function
-        self._kind = kind
-        self._items = iter(items)
-        self._chunksize = chunksize
-        self._ordered = ordered
-        self._early: dict[int, Outcome] = {}  # outcomes whose predecessors are missing
-        self._next = 0
-        self._pulled = 0
-        self._gathered = 0
-        self._ahead = max(64, 8 * chunksize, 8 * chunksize * pool._engine.options.workers)
-        self.thread: Thread = Thread(self._pull, "freethreading-feed", daemon=True)
-
-    def start(self) -> None:
-        self.thread.start()
-
-    def deliver(self, first: int, outcomes: list[Outcome]) -> None:
-        with self.condition:
-            self._gather(first, outcomes)
-
-    def run_on(self) -> None:
-        """From now on the input is read without regard to the consumer."""
-        with self.condition:
-            self.bounded = False
-            self.condition.notify_all()
-
-    def advanced(self) -> None:
-        """The consumer took an outcome. Under the condition."""
-        self.yielded += 1
-        if self._waits() or self._pulled - self.yielded == self._ahead // 2:
-            self.condition.notify_all()
-
-    def _waits(self) -> bool:
-        return self.bounded and self._pulled - self.yielded >= self._ahead
-
-    def _gather(self, first: int, outcomes: list[Outcome]) -> None:
-        self._gathered += len(outcomes)
-        if not self._ordered:
-            self.ready.extend(outcomes)
-        elif first == self._next and not self._early:
-            self.ready.extend(outcomes)
-            self._next += len(outcomes)
-        else:
-            self._early.update(enumerate(outcomes, first))
-            while self._next in self._early:
-                self.ready.append(self._early.pop(self._next))
-                self._next += 1
-        self.condition.notify_all()
-        if self._gathered == self.length:
-            self.pool = None
-
-    def _pull(self) -> None:
-        pool = self.pool
-        assert pool is not None
-        try:
-            while chunk := self._next_chunk():
-                first = self._pulled
-                self._pulled += len(chunk)
-                try:
-                    pool._engine.submit(Task(self._kind, self._function, chunk, self, first))
-                except BaseException:
-                    self._pulled = first
-                    raise
-        except EngineClosedError:
-            self.input_error = terminated_error()
-        except BaseException as error:
-            self.input_error = error
-        self._items = iter(())
-        with self.condition:
-            self.length = self._pulled
-            self._gather(self._pulled, [])
-        pool._feed_ended(self)
-
-    def _next_chunk(self) -> list[Any]:
-        with self.condition:
-            if self._waits():
-                # Until half of it is used up: else the two threads would wake each other for each item.
-                while self.bounded and self._pulled - self.yielded > self._ahead // 2:
-                    self.condition.wait(0.5)  # the iterator's finaliser may come by without the lock
-        return list(islice(self._items, self._chunksize))
+    def deliver_values(self, first: int, values: list[Any], failures: list[int]) -> None:
+        if failures:
+            self.deliver(first, outcomes_of(values, failures))
+            return
+        with self._lock:
+            self._values[first : first + len(values)] = values
+            self._missing -= len(values)
+            if self._missing:
+                return
+        self._complete()
 
 
-class ResultIterator(Iterator[Any]):
-    """Iterates over the results of imap and imap_unordered: :class:`multiprocessing.pool.IMapIterator`.
-
-    An item's exception is raised in its turn; the iteration goes on behind it. Safe to share among threads.
-    """
-
-    def __init__(self, feed: Feed, return_exceptions: bool) -> None:
-        self._feed = feed
-        self._return_exceptions = return_exceptions
-
-    def __iter__(self) -> ResultIterator:
-        return self
-
-    def __next__(self) -> Any:
-        return self.next()
-
-    def next(self, timeout: float | None = None) -> Any:
-        """The next result; TimeoutError where there is none within `timeout` seconds, StopIteration at the end."""
-        feed = self._feed
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            with feed.condition:
-                if feed.ready:
-                    done, value = feed.ready.popleft()
-                    feed.advanced()
-                    break
-                if feed.yielded == feed.length:
-                    error, feed.input_error = feed.input_error, None
-                    if error is not None:
-                        raise error
-                    raise StopIteration
-                remaining = None if deadline is None else deadline - time.monotonic()
-                if remaining is not None and remaining <= 0:
-                    raise _timeout_error()
-                pool = feed.pool
-                pumping = pool is not None and pool._usable_engine().pumping()
-                if not pumping:
-                    feed.condition.wait(remaining)
-            if pumping and pool is not None:
-                pool._usable_engine().pump()
-        if done or self._return_exceptions:
-            return value
-        try:
-            raise value
-        finally:
-            del value
-
-    def __del__(self) -> None:
-        feed = getattr(self, "_feed", None)
-        if feed is not None and feed.length is None:
-            feed.bounded = False
-            # Without waiting for the lock, as this may run anywhere; the feeding thread also looks by itself.
-            if feed.condition.acquire(blocking=False):
-                feed.condition.notify_all()
-                feed.condition.release()
-
-
-def _timeout_error() -> BaseException:
+def timeout_error() -> BaseException:
+    """A result is not there in time."""
     from freethreading._exceptions import TaskTimeoutError  # expensive to import
 
     return TaskTimeoutError()

@@ -92,6 +92,11 @@ def dumps_message(obj: object, where: Where = "item") -> tuple[bytes, list[objec
 loads_message = loads
 
 
+def load_payload(payload: bytes | tuple[memoryview, list[memoryview]]) -> Any:
+    """loads() of what a channel gives: bytes, or a pickle with the buffers beside it."""
+    return loads(*payload) if isinstance(payload, tuple) else loads(payload)
+
+
 def check(obj: object, where: Where = "args") -> None:
     """Raises what dumps() would raise on the process back end; keeps nothing. For FREETHREADING_STRICT=1."""
     from freethreading import _culprit

@@ -11,6 +11,7 @@ import os
 import threading
 
 from freethreading import _core
+from freethreading._fork_gate import follow_forks
 from freethreading._loaded import loaded
 
 _hooks_lock = threading.Lock()
@@ -31,6 +32,7 @@ def session_opened() -> None:
             after_in_parent=_core.after_fork_in_parent,
             after_in_child=_after_fork_in_child,
         )
+        follow_forks()
         atexit.register(_leave)
         _follow_multiprocessing()
 

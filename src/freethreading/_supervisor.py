@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from freethreading import _core, _main_module
+from freethreading._preload import preloaded
 
 PROGRAM = str(Path(_core.__file__).with_name("ft-supervisor"))
 # The zygote's first words: what it imports must be found where this process finds it.
@@ -64,6 +65,7 @@ def _start(supervisor: _core.Supervisor) -> None:
     # Under the lock.
     preparation = {
         "path": [entry or os.getcwd() for entry in sys.path],
+        "preload": preloaded(),
         "main": {key: value for key, value in _main_module.plan().items() if key != "log"},
     }
     file = os.memfd_create("freethreading-preparation", os.MFD_CLOEXEC)

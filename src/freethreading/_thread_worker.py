@@ -7,9 +7,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextvars import Context, copy_context
+from functools import partial
 from typing import NoReturn
 
 from freethreading._backend import strict_mode
+from freethreading._contexts import Home, private_copy
+from freethreading._core import AtomicInt64
 from freethreading._exceptions import OwnershipError
 from freethreading._threads import Thread
 from freethreading._worker import Worker, facade_of
@@ -21,7 +25,7 @@ _INTERRUPTING_A_THREAD = (
 
 _thread_numbers = itertools.count(1)
 _pool_numbers = itertools.count(1)
-# The facades of this process's workers that are threads, while they run, in the order of their starts.
+# The facades of this process's workers that are threads, from their start to their end, in the order of their starts.
 _running: dict[Worker, None] = {}
 
 
@@ -84,8 +88,15 @@ class FacadeThread(Thread):
         if self.is_closed:
             raise ValueError("the worker is closed")
 
+    def start(self) -> None:
+        _running[self.facade] = None  # before it runs: whoever has started it finds it
+        try:
+            super().start()
+        except BaseException:
+            _running.pop(self.facade, None)
+            raise
+
     def _run_recorded(self, work: Callable[[], object]) -> None:
-        _running[self.facade] = None
         code = 1
         try:
             work()
@@ -106,6 +117,7 @@ class WorkerThread(FacadeThread):
 
     def __init__(self, facade: Worker, name: str | None, daemon: bool | None) -> None:
         super().__init__(facade, name if name is not None else f"Worker-{next(_thread_numbers)}", daemon)
+        self._context = Context()  # what it runs in: the starter's, from start() until it has ended
 
     @property
     def daemon(self) -> bool:
@@ -127,6 +139,7 @@ class WorkerThread(FacadeThread):
 
             call = (facade._target, facade._args, facade._kwargs)
             _serialize.check(call, ("target", "args", "kwargs"))
+        self._context = private_copy(copy_context())
         super().start()
 
     def join(self, timeout: float | None = None) -> None:
@@ -139,8 +152,9 @@ class WorkerThread(FacadeThread):
 
     def work(self) -> None:
         facade = self.facade
+        context, self._context = self._context, Context()
         try:
-            self._run_recorded(facade.run)
+            self._run_recorded(partial(context.run, facade.run))
         finally:
             # As Thread and Process do: the arguments may refer to the worker.
             facade._target, facade._args, facade._kwargs = None, (), {}
@@ -154,6 +168,8 @@ class PoolThread(FacadeThread):
             facade_of(self), name if name is not None else f"PoolWorker-{next(_pool_numbers)}", daemon
         )
         self._work = target
+        self.home: Home | None = None  # what its calls' contexts come from, once it serves
+        self.busy = AtomicInt64(0, shared=False)  # 1: in a task
 
     def work(self) -> None:
         self._run_recorded(super().work)

@@ -1,4 +1,8 @@
-"""A worker process from its fork to its end: becomes what the preparation says, unpickles its call, and runs it."""
+"""A worker process from its fork to its end.
+
+A spare first: it does what does not depend on its order, and waits for that. Then it becomes what the preparation says,
+unpickles its call, and runs it.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,15 @@ import atexit
 import os
 import pickle
 import signal
+import socket
+import struct
 import sys
+from array import array
+from collections.abc import Callable
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from freethreading import _core, _main_module, _serialize
+from freethreading import _core, _main_module, _native_threads, _serialize
 from freethreading._core import WorkerRecord
 from freethreading._frames import unpack
 from freethreading._loaded import loaded
@@ -19,8 +28,15 @@ if TYPE_CHECKING:
 
 # As in core/src/pool/supervisor_protocol.hpp: what a worker still has of its zygote's.
 _ORDERS, _REGION, _PREPARATION, _DEATH_PIPE = 3, 4, 5, 6
+_ORDER = struct.Struct("<40s")
+_MAX_DESCRIPTORS = 253
+
+# What ps shows of it beside its command line.
+COMM = "/proc/self/comm"
+SPARE = b"ft-spare"
 
 _record: WorkerRecord | None = None
+_environ: dict[bytes, bytes] | None = None  # this process's, where it is known already
 _mask: set[signal.Signals | int] = set()  # the signals that were blocked before hold_interrupts()
 
 
@@ -47,43 +63,82 @@ def take_interrupts() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, _mask)
 
 
-def work(token: bytes, descriptors: list[int], imported: _main_module.Plan | None) -> NoReturn:
-    """The whole life of a worker, in the child that the zygote forked. `imported`: the main module that is there."""
+def rename(name: bytes) -> None:
+    """Gives this process the name that ps shows."""
+    try:
+        file = os.open(COMM, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # no /proc: nobody will miss it
+    try:
+        os.write(file, name)
+    finally:
+        os.close(file)
+
+
+def park(orders: socket.socket, imported: _main_module.Plan | None, interrupt: Any, name: bytes) -> NoReturn:
+    """The whole life of a spare and of the worker that becomes of it, in the child that the zygote forked.
+
+    `imported`: the main module that is there; `interrupt`: the handler of a worker's interrupts; `name`: a worker's, for ps.
+    """
+    global _environ
     code = 1
+    is_worker = False
     try:
         if _core.die_with_supervisor(_DEATH_PIPE):
+            rename(SPARE)
+            for descriptor in (_ORDERS, _PREPARATION, _DEATH_PIPE):
+                os.close(descriptor)
+            _core.session_attach(_REGION)
+            _environ = dict(os.environb)
+            order, descriptors = _receive(orders)
+            if not order:
+                # Nobody needs it; or the supervisor has gone, or the zygote that did not tell of it.
+                _core.leave_sessions()
+                os._exit(0)
+            is_worker = True
+            hold_interrupts(interrupt)
+            orders.close()
+            rename(name)
+            token: bytes = _ORDER.unpack(order)[0]
             code = _live(token, descriptors, imported)
     except BaseException:
         _report()
     finally:
         try:
-            # multiprocessing's own is among them: it joins children, and the threads that feed its queues.
-            atexit._run_exitfuncs()
+            if is_worker:
+                # multiprocessing's own is among them: it joins children, and the threads that feed its queues.
+                atexit._run_exitfuncs()
         except BaseException:
             _report()
         finally:
-            leave(code)
+            leave(code, _core.end_worker)
+
+
+def _receive(orders: socket.socket) -> tuple[bytes, list[int]]:
+    # Not recv_fds(), which forgets the flags.
+    room = socket.CMSG_LEN(_MAX_DESCRIPTORS * array("i").itemsize)
+    order, ancillary, _, _ = orders.recvmsg(_ORDER.size, room, socket.MSG_CMSG_CLOEXEC)
+    return order, [number for _, _, data in ancillary for number in array("i", data)]
 
 
 def _live(token: bytes, descriptors: list[int], imported: _main_module.Plan | None) -> int:
     global _record
-    for descriptor in (_ORDERS, _PREPARATION, _DEATH_PIPE):
-        os.close(descriptor)
-    _core.session_attach(_REGION)
     record = WorkerRecord.open(token)
     if not record.begin(os.getpid()):
-        return 0  # a start that was tried again: another process is this worker
+        return 0  # nobody waits for this worker any more
     _record = record
     payload = record.take_payload()
     first, second = unpack(payload)
     preparation: Preparation = pickle.loads(first)
     _take_descriptors(preparation["descriptors"], descriptors)
+    from freethreading._contexts import Home
     from freethreading._process_worker import rebuild
 
     _become(preparation)
     _take_main(preparation["main"], imported)
-    facade, target, args, kwargs = _serialize.loads(second)
-    body = rebuild(preparation["process"], facade)
+    _native_threads.settle(preparation["environ"])
+    facade, target, args, kwargs, context = _serialize.loads(second)
+    body = rebuild(preparation["process"], facade, Home(Context()).received(context))
     body.facade._target, body.facade._args, body.facade._kwargs = target, args, kwargs
     del facade, target, args, kwargs, payload, first, second
     process: Any = body
@@ -106,13 +161,16 @@ def _take_descriptors(names: list[str], descriptors: list[int]) -> None:
 
 
 def _become(preparation: Preparation) -> None:
+    global _environ
     environ = preparation["environ"]
-    for name in list(os.environb):
-        if name not in environ:
-            del os.environb[name]
-    for name, value in environ.items():
-        if os.environb.get(name) != value:
-            os.environb[name] = value
+    if environ != _environ:
+        for name in list(os.environb):
+            if name not in environ:
+                del os.environb[name]
+        for name, value in environ.items():
+            if os.environb.get(name) != value:
+                os.environb[name] = value
+        _environ = environ
     if preparation["folder"] is not None:
         os.chdir(preparation["folder"])
     sys.path[:] = preparation["path"]
@@ -155,7 +213,7 @@ def _report() -> None:
     traceback.print_exc()
 
 
-def leave(code: int) -> NoReturn:
+def leave(code: int, end: Callable[[int], NoReturn] = os._exit) -> NoReturn:
     """Ends this process, cleanly to those who share a session with it."""
     try:
         for stream in (sys.stdout, sys.stderr):
@@ -165,4 +223,5 @@ def leave(code: int) -> NoReturn:
         pass  # nobody reads what it says any more
     finally:
         _core.leave_sessions()
-        os._exit(code & 0xFF)
+        _core.note_written_pages()
+        end(code & 0xFF)

@@ -12,6 +12,7 @@ import pytest
 
 import freethreading
 from support.subjects import Subject
+from support.until import until
 
 
 def add(a: int, b: int = 0) -> int:
@@ -91,6 +92,7 @@ def test_shutdown_cancels_what_waits(ours: Subject) -> None:
     executor = freethreading.WorkerPoolExecutor(1)
     running = executor.submit(wait_for, event)
     waiting = [executor.submit(add, x) for x in range(20)]
+    until(running.running, "a worker has it")
     executor.shutdown(wait=False, cancel_futures=True)
     event.set()
     executor.shutdown(wait=True)

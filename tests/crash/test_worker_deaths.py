@@ -54,6 +54,7 @@ CRASH_POINTS = [
     "supervisor.requested",
     "supervisor.ordered",
     "supervisor.answered",
+    "supervisor.handed_over",
     "supervisor.exit_written",
     "worker_record.claimed",
     "worker_record.state_stored",
@@ -130,13 +131,31 @@ def test_workers_die_with_a_killed_supervisor_and_the_next_worker_gets_a_new_one
     assert printed == "-9 False True True True"
 
 
+def test_a_supervisor_that_dies_costs_one_start_at_most() -> None:
+    printed = answers("""
+        def lost():
+            worker = freethreading.Worker(target=os.getpid)
+            worker.start()
+            worker.join(20)
+            return worker.exitcode != 0
+        assert not lost()
+        counts = []
+        for _ in range(10):
+            os.kill(_supervisor.pid(), signal.SIGKILL)
+            counts.append(lost() + lost())
+        print(max(counts) <= 1)
+    """)
+    assert printed == "True"
+
+
 def test_workers_outlive_a_killed_zygote_and_the_next_worker_gets_a_new_one() -> None:
     printed = answers("""
         event = freethreading.Event()
         worker = freethreading.Worker(target=wait_for, args=(event,))
         worker.start()
+        worker.pid  # its zygote is there
         zygotes = processes.zygotes()
-        worker.pid
+        assert zygotes
         for pid in zygotes:
             os.kill(pid, signal.SIGKILL)
         until(lambda: not any(map(alive, zygotes)))
@@ -146,6 +165,91 @@ def test_workers_outlive_a_killed_zygote_and_the_next_worker_gets_a_new_one() ->
         print(worker.exitcode)
     """)
     assert printed.split("\n") == ["True True", "0"]
+
+
+def test_killed_spares_are_not_missed() -> None:
+    printed = answers("""
+        assert works()
+        until(processes.spares)
+        for round in range(3):
+            spares = processes.spares()
+            for pid in spares:
+                os.kill(pid, signal.SIGKILL)
+            until(lambda: not any(map(alive, spares)))
+            assert works()
+        print("works")
+    """)
+    assert printed == "works"
+
+
+def test_a_spare_that_dies_with_its_order_unread_is_a_lost_worker() -> None:
+    printed = answers("""
+        assert works()
+        until(lambda: len(processes.spares()) == 1)
+        spare, = processes.spares()
+        os.kill(spare, signal.SIGSTOP)
+        worker = freethreading.Worker(target=print)
+        worker.start()
+        worker.join(0.5)
+        print(worker.is_alive())
+        os.kill(spare, signal.SIGKILL)
+        worker.join(20)
+        print(worker.exitcode, worker.pid == spare, works())
+    """)
+    assert printed.split("\n") == ["True", "-9 True True"]
+
+
+def test_a_stopped_spare_is_the_worker_when_it_goes_on() -> None:
+    printed = answers("""
+        assert works()
+        until(lambda: len(processes.spares()) == 1)
+        spare, = processes.spares()
+        os.kill(spare, signal.SIGSTOP)
+        queue = freethreading.Queue()
+        worker = freethreading.Worker(target=put, args=(queue, 7))
+        worker.start()
+        os.kill(spare, signal.SIGCONT)
+        print(queue.get(timeout=20), worker.pid == spare)
+        worker.join()
+        print(worker.exitcode)
+    """)
+    assert printed.split("\n") == ["7 True", "0"]
+
+
+def test_spares_do_not_outlive_the_supervisor_or_the_zygote_that_did_not_tell_of_them() -> None:
+    printed = answers("""
+        assert works()
+        until(processes.spares)
+        spares = processes.spares()
+        os.kill(_supervisor.pid(), signal.SIGKILL)
+        until(lambda: not any(map(alive, spares)))
+        print(works())
+    """)
+    assert printed == "True"
+
+
+def test_idle_spares_go_away_and_are_few() -> None:
+    printed = answers("""
+        most = []
+        for count in range(1, 80):
+            assert works()
+            most.append(len(processes.spares()) <= min(count, 64))
+        until(processes.spares)
+        until(lambda: not processes.spares())
+        print(all(most), works())
+    """)
+    assert printed == "True True"
+
+
+def test_an_interrupt_that_spares_get_is_no_later_worker_s() -> None:
+    printed = answers("""
+        assert works()
+        until(processes.spares)
+        for pid in processes.spares():
+            os.kill(pid, signal.SIGINT)
+        print([works() for _ in range(3)])
+    """)
+    assert printed == "[True, True, True]"
 
 
 def test_a_zygote_that_cannot_start_fails_the_worker_and_says_why() -> None:
@@ -341,7 +445,7 @@ def test_join_of_a_queue_names_who_died_owing() -> None:
         worker.start()
         worker.join()
         # Also once the supervisor has swept the dead process's slot.
-        until(lambda: freethreading._core.session_usage()["processes"] == 2)
+        until(lambda: freethreading._core.session_usage()["processes"] - len(processes.spares()) == 2)
         try:
             queue.join()
         except freethreading.WorkerLostError as error:

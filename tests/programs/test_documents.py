@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/tutorial/index.md", "docs/guide/queues.md", "docs/guide/sharing.md")
+PAGES = (
+    "README.md",
+    "docs/tutorial/index.md",
+    "docs/guide/pools.md",
+    "docs/guide/queues.md",
+    "docs/guide/sharing.md",
+)
 BLOCKS = [
     pytest.param(code, id=f"{page}-{number}")
     for page in PAGES

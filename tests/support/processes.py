@@ -46,19 +46,28 @@ class Table:
         return pid if pid in self.parents else 0
 
     def zygotes(self) -> set[int]:
-        """The zygote, with the fork of it that has the main module: the supervisor's first child."""
-        supervisor = self.supervisor()
-        children = [pid for pid, parent in self.parents.items() if supervisor and parent == supervisor]
-        first = min(children, key=self._began.__getitem__, default=0)
+        """The zygote, with the fork of it that has the main module; none while it boots."""
+        # What it has forked has its name until it gives itself one. Others may be older: they outlive a zygote.
+        named = [pid for pid in self._children_of_supervisor() if name(pid) == "ft-zygote"]
+        first = min(named, key=self._began.__getitem__, default=0)
         return ({first} | self.descendants(first)) - {0}
 
+    def spares(self) -> set[int]:
+        """The supervisor's children that wait to become workers."""
+        children = self._children_of_supervisor()
+        return {pid for pid in children if name(pid) in {"ft-spare", "ft-zygote"}} - self.zygotes()
+
+    def _children_of_supervisor(self) -> list[int]:
+        supervisor = self.supervisor()
+        return [pid for pid, parent in self.parents.items() if supervisor and parent == supervisor]
+
     def infrastructure(self) -> set[int]:
-        """The supervisor and the zygote, and multiprocessing's own servers: they stay for the program's life."""
+        """The supervisor, the zygote and the spares, and multiprocessing's own servers."""
         marks = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
         servers = {
             pid for pid in self.descendants(os.getpid()) if any(mark in command(pid) for mark in marks)
         }
-        return servers | self.zygotes() | ({self.supervisor()} - {0})
+        return servers | self.zygotes() | self.spares() | ({self.supervisor()} - {0})
 
 
 def alive() -> set[int]:
@@ -74,10 +83,22 @@ def zygotes() -> set[int]:
     return Table().zygotes()
 
 
+def spares() -> set[int]:
+    return Table().spares()
+
+
 def supervisor_pid() -> int:
     """The supervisor that was started last, which may have ended; 0: none was."""
     module: Any = sys.modules.get("freethreading._supervisor")
     return module.pid() if module is not None else 0
+
+
+def name(pid: int) -> str:
+    """What ps shows beside the command line; empty: the process has ended."""
+    try:
+        return (PROC / str(pid) / "comm").read_text(errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def command(pid: int) -> str:

@@ -24,6 +24,7 @@ from freethreading import (
     enumerate,
     get_backend,
     get_ident,
+    set_preload,
     shared_array,
 )
 
@@ -63,6 +64,8 @@ def share() -> None:
 
 
 def run() -> None:
+    set_preload(["json"])
+    set_preload(5)  # type: ignore[arg-type]
     worker = Worker(target=square, args=(3,), kwargs={}, daemon=True)
     assert_type(worker.exitcode, int | None)
     with WorkerPool(workers=2) as pool:

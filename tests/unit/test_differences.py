@@ -8,6 +8,8 @@ import re
 import signal
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar, copy_context
+from decimal import DefaultContext, getcontext, setcontext
 from pathlib import Path
 from queue import Full
 from typing import Any
@@ -79,6 +81,51 @@ def global_variables(processes: bool) -> None:
     seen_by_worker = "program"
     in_worker(set_global)
     assert seen_by_worker == ("program" if processes else "worker")
+
+
+class Nowhere:
+    variable: ContextVar[str] = ContextVar("nowhere", default="unset")
+
+
+VALUES: ContextVar[list[int]] = ContextVar("values")
+
+
+def read_variable() -> str:
+    return Nowhere.variable.get()
+
+
+def extend_values() -> list[int]:
+    VALUES.get().append(1)
+    return VALUES.get()
+
+
+@line("a context variable that is no module's attribute (`decimal`'s context, `numpy.errstate`)")
+def variable_of_no_module(processes: bool) -> None:
+    def check() -> None:
+        Nowhere.variable.set("mine")
+        setcontext(getcontext().copy())
+        getcontext().prec = 7
+        assert run_in_pool(read_variable) == ("unset" if processes else "mine")
+        assert run_in_pool(precision) == (DefaultContext.prec if processes else 7)
+
+    copy_context().run(check)
+
+
+def precision() -> int:
+    return getcontext().prec
+
+
+@line("the value of a context variable")
+def value_of_a_variable(processes: bool) -> None:
+    def check() -> None:
+        values: list[int] = []
+        VALUES.set(values)
+        with WorkerPool(workers=1) as pool:
+            found = [pool.apply(extend_values) for _ in range(2)]
+        assert found == ([[1], [1, 1]] if processes else [values, values])
+        assert values == ([] if processes else [1, 1])
+
+    copy_context().run(check)
 
 
 @line("`start()` with an argument that cannot be pickled")
@@ -193,6 +240,24 @@ def byte_bound(processes: bool) -> None:
             items.put_nowait(bytes(900))
     else:
         items.put_nowait(bytes(900))
+
+
+def keep_much() -> int:
+    kept.append(b"x" * (64 << 20))
+    return os.getpid()
+
+
+kept: list[bytes] = []
+
+
+@line("`max_memory_per_child`")
+def memory_bound(processes: bool) -> None:
+    try:
+        with WorkerPool(workers=1, max_memory_per_child=48 << 20) as pool:
+            assert (pool.apply(keep_much) == pool.apply(os.getpid)) is not processes
+        pool.join()
+    finally:
+        kept.clear()
 
 
 @line("a worker that is killed")

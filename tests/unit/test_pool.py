@@ -218,6 +218,55 @@ def test_a_dropped_iterators_work_is_done(backend: str) -> None:
     assert not counter.acquire(timeout=0)
 
 
+@pytest.mark.parametrize("method", ["imap", "imap_unordered"])
+def test_an_iterator_that_is_left_early_stops(pool: freethreading.WorkerPool, method: str) -> None:
+    pulled = 0
+    left = threading.Event()
+
+    def endless() -> Iterator[int]:
+        nonlocal pulled
+        try:
+            while True:
+                pulled += 1
+                yield pulled
+        finally:
+            left.set()
+
+    for _ in getattr(pool, method)(square, endless()):
+        break
+    until(left.is_set, "the input is let go")  # without the GIL, the thread that made it lets it go
+    assert pulled < 200
+    assert pool.apply(square, (3,)) == 9
+    pool.close()
+    pool.join()
+
+
+def test_an_iterator_that_is_closed(pool: freethreading.WorkerPool) -> None:
+    results = pool.imap(square, itertools.count())
+    assert [next(results), next(results)] == [0, 1]
+    waiting: list[object] = []
+    release = threading.Event()
+    blocked = pool.imap(square, iter(release.wait, True))
+    thread = threading.Thread(target=lambda: waiting.extend(blocked))
+    thread.start()
+    blocked.close()
+    thread.join(30)
+    assert not thread.is_alive() and waiting == []
+    release.set()
+    results.close()
+    results.close()
+    assert list(results) == []
+
+
+def test_a_pool_does_not_wait_for_the_input_of_a_closed_iterator(pool: freethreading.WorkerPool) -> None:
+    release = threading.Event()
+    results = pool.imap(square, iter(release.wait, True))
+    results.close()
+    pool.close()
+    pool.join()
+    release.set()
+
+
 def test_an_iterator_outlives_close(pool: freethreading.WorkerPool) -> None:
     results = pool.imap(square, iter(range(500)))
     pool.close()
@@ -290,6 +339,21 @@ def test_terminate_fails_what_waits(backend: str) -> None:
         with pytest.raises(RuntimeError, match="terminated"):
             running.get(30)
     pool.join()
+
+
+def test_terminate_ends_an_iterator_whose_input_waits(pool: freethreading.WorkerPool) -> None:
+    more: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    more.put(3)
+    results = pool.imap(square, iter(more.get, None))
+    assert next(results) == 9
+    pool.terminate()
+    with pytest.raises(RuntimeError, match="terminated"):
+        next(results)
+    with pytest.raises(StopIteration):
+        next(results)
+    more.put(4)  # its item is refused, and the thread that reads the input ends
+    with pytest.raises(StopIteration):
+        next(results)
 
 
 @pytest.mark.parametrize("how", ["close", "terminate"])

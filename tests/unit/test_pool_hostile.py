@@ -13,6 +13,7 @@ import pytest
 
 import freethreading
 from support.until import until
+from support.watchdog import watch_child
 
 MANY = 10_000
 SECONDS = 60
@@ -67,6 +68,7 @@ def in_child(function: Callable[[], int]) -> int:
     child = os.fork()
     if child == 0:
         code = 99
+        watch_child()
         try:
             code = function()
         finally:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import freethreading
-from freethreading import _frames
+from freethreading import _frames, _process_engine
 
 
 def square(x: int) -> int:
@@ -190,6 +190,17 @@ def test_strict_threads_refuse_what_does_not_pickle(monkeypatch: pytest.MonkeyPa
 def test_frames_round_trip() -> None:
     frames = [b"function", b"", b"x" * 1000, b"y"]
     assert [bytes(frame) for frame in _frames.unpack(_frames.pack(frames))] == frames
+
+
+def test_an_idle_pool_hears_of_a_task_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its thread looks by itself once a second: never here.
+    monkeypatch.setenv("FREETHREADING_BACKEND", "multiprocessing")
+    monkeypatch.setattr(_process_engine, "POLL_SECONDS", 1000.0)
+    monkeypatch.setattr(_process_engine, "IDLE_POLL_SECONDS", 1000.0)
+    with freethreading.WorkerPool(1) as pool:
+        for number in range(20):
+            assert pool.apply_async(square, (number,)).get(30) == number**2
+            assert list(pool.imap(square, range(number), chunksize=3)) == [n * n for n in range(number)]
 
 
 @pytest.mark.parametrize("count", [1.5, float("nan"), float("inf"), "2", 0, -1])

@@ -25,7 +25,7 @@ EIGHTEEN = {
     "WorkerPool", "WorkerPoolExecutor", "active_children", "active_count", "current_worker", "enumerate", "get_backend",
     "get_ident",
 }  # fmt: skip
-NAMES = EIGHTEEN | {"AtomicInt64", "SharedBuffer", "broadcast", "shared_array"}
+NAMES = EIGHTEEN | {"AtomicInt64", "SharedBuffer", "broadcast", "set_preload", "shared_array"}
 FACTORIES = {"broadcast", "shared_array"}
 
 # Each name of ours beside the standard library's whose callers it must serve. `_PyRLock`, `_PySimpleQueue`: pure Python

@@ -33,6 +33,12 @@ void kill_process(int pid, int signal) noexcept;
 // Makes this process the one that adopts orphans among its descendants (prctl(2), PR_SET_CHILD_SUBREAPER).
 void become_subreaper() noexcept;
 
+// _exit(code), but whoever waits for the process does not wait until its memory has been given back, which takes longer than all
+// the rest of its end: a process that shares the memory outlives it for that (as QEMU's async-teardown). That one has no descriptors
+// and becomes the child of who adopts orphans. Only where this process has one thread and at most kLightMemory; else, or where the
+// system refuses, plainly _exit.
+[[noreturn]] void exit_lightly(int code) noexcept;
+
 // Closes every descriptor from `first` on.
 void close_from(int first) noexcept;
 // Puts /dev/null in the place of standard input.

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -12,6 +13,12 @@ namespace freethreading::os {
 int process_id() noexcept { return static_cast<int>(getpid()); }
 
 int thread_id() noexcept { return static_cast<int>(syscall(SYS_gettid)); }
+
+std::size_t descriptor_limit() noexcept {
+  rlimit limit{};
+  constexpr std::size_t kUnknown = 256;
+  return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : kUnknown;
+}
 
 std::atomic<std::uint32_t>* make_word_wiped_on_fork() noexcept {
   const auto size = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));

@@ -2,12 +2,16 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 namespace freethreading::os {
 
 [[nodiscard]] int process_id() noexcept;
 [[nodiscard]] int thread_id() noexcept;
+
+// How many descriptors this process may have open (RLIMIT_NOFILE).
+[[nodiscard]] std::size_t descriptor_limit() noexcept;
 
 // A word that is zero in every process until it writes it, also in the children of a process that has written it: it lies
 // on a page that a fork wipes (MADV_WIPEONFORK). Never freed. Null: no memory.

@@ -9,6 +9,7 @@
 #include "os/packet.hpp"
 #include "os/process.hpp"
 #include "os/watch.hpp"
+#include "os/written_pages.hpp"
 #include "pool/supervisor_protocol.hpp"
 
 namespace freethreading {
@@ -59,6 +60,7 @@ std::string Supervisor::start(Session& session, const SupervisorConfig& config) 
     watch_ = os::watch_process(ready.pid);
     pid_ = ready.pid;
     owner_ = ready.owner;
+    session_ = &session;
   } else {
     abandon();
   }
@@ -67,7 +69,8 @@ std::string Supervisor::start(Session& session, const SupervisorConfig& config) 
 
 bool Supervisor::request(WorkerRecord& record, const Handle& handle, const WorkerToken& token,
                          const std::vector<int>& descriptors) {
-  if (control_ < 0) {
+  // One that is killed takes requests until the last of its threads is gone: who waits for its workers knows before.
+  if (control_ < 0 || session_->place().liveness(owner_) != Liveness::kAlive) {
     return false;
   }
   const protocol::StartRequest request{.offset = handle.offset, .generation = handle.generation, .token = token};
@@ -104,6 +107,14 @@ void Supervisor::abandon() noexcept {
 }
 
 int fork_worker() noexcept { return os::fork_orphan(); }
+
+void expect_workers() noexcept { os::expect_forks(); }
+
+void note_written_pages() noexcept { os::note_written_pages(); }
+
+void copy_written_pages() noexcept { os::copy_written_pages(); }
+
+void end_worker(int code) noexcept { os::exit_lightly(code); }
 
 bool die_with_supervisor(int death_pipe) noexcept { return os::die_with(death_pipe); }
 

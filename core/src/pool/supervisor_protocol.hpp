@@ -1,11 +1,13 @@
-// What the program, the supervisor and the zygote say to each other: packets of these structs, descriptors beside them.
+// What the program, the supervisor, the zygote and its spares say to each other: packets of these structs, descriptors beside them.
 //
 //   program -> supervisor   StartRequest + the worker's descriptors
 //   supervisor -> program   Ready, once
-//   supervisor -> zygote    StartOrder + the same descriptors
-//   zygote -> supervisor    StartAnswer, one for each order, in order
+//   supervisor -> zygote    ForkOrder
+//   zygote -> supervisor    ForkAnswer + the spare's socket, one for each order, in order
+//   supervisor -> spare     StartOrder + the worker's descriptors, once
 //
-// src/freethreading/_zygote.py reads StartOrder and writes StartAnswer (struct formats "<Q40s" and "<Qii").
+// src/freethreading/_zygote.py reads ForkOrder and writes ForkAnswer (struct formats "<Q" and "<ii"), _worker_process.py reads
+// StartOrder ("<40s").
 #pragma once
 
 #include <array>
@@ -29,18 +31,21 @@ struct StartRequest {
   WorkerToken token;
 };
 
-struct StartOrder {
-  std::uint64_t ticket;
-  WorkerToken token;
+struct ForkOrder {
+  std::uint64_t number;
 };
-static_assert(sizeof(StartOrder) == 48);
+static_assert(sizeof(ForkOrder) == 8);
 
-struct StartAnswer {
-  std::uint64_t ticket;
-  std::int32_t pid;    // 0: not started
+struct ForkAnswer {
+  std::int32_t pid;    // 0: not forked
   std::int32_t error;  // errno, where it was not
 };
-static_assert(sizeof(StartAnswer) == 16);
+static_assert(sizeof(ForkAnswer) == 8);
+
+struct StartOrder {
+  WorkerToken token;
+};
+static_assert(sizeof(StartOrder) == 40);
 
 struct Ready {
   std::uint32_t owner;  // the supervisor's slot in the session; kNobody: it could not attach

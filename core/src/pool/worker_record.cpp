@@ -71,8 +71,9 @@ WaitOutcome wait_for_start(Place& place, WorkerRecord& record, WaitContext& cont
 
 bool advance_worker_state(Place& place, WorkerRecord& record, WorkerState state) noexcept {
   const auto next = static_cast<std::uint32_t>(state);
-  // From before the state says that the worker has ended: whoever waits for that may drop the queue at once.
-  const Held queue(has_ended(next) ? record.queue : Handle{});
+  // From before the state says that the worker has ended: whoever waits for that may drop the queues at once.
+  const std::array queues{Held(has_ended(next) ? record.queues[0] : Handle{}),
+                          Held(has_ended(next) ? record.queues[1] : Handle{})};
   std::uint32_t now = record.state.load();
   do {
     if (now >= next || has_ended(now)) {
@@ -83,8 +84,10 @@ bool advance_worker_state(Place& place, WorkerRecord& record, WorkerState state)
   FT_CRASH_POINT("worker_record.state_stored");
   constexpr int kEverybody = 1 << 30;
   static_cast<void>(os::futex_wake(record.state, kEverybody, place.shared()));
-  if (queue.object() != nullptr) {
-    queue.object()->body<MessageQueue>()->wake_consumers(place);
+  for (const Held& queue : queues) {
+    if (queue.object() != nullptr) {
+      queue.object()->body<MessageQueue>()->wake_consumers(place);
+    }
   }
   return true;
 }
@@ -115,6 +118,29 @@ void mark_worker_lost(Place& place, WorkerRecord& record) noexcept {
     record.wait_status.store(kKilled);
     static_cast<void>(advance_worker_state(place, record, WorkerState::kExited));
   }
+}
+
+bool take_leave(WorkerRecord& record, AtomicInt64& surplus) noexcept {
+  // Relaxed: a leave carries nothing, and one that is not seen yet is taken before the next task.
+  if (surplus.load(std::memory_order_relaxed) <= 0) {
+    return false;
+  }
+  record.leaving.store(static_cast<std::uint32_t>(Leaving::kSurplus));
+  FT_CRASH_POINT("worker.leave.marked");
+  std::int64_t left = surplus.load();
+  while (left > 0) {
+    if (surplus.compare_exchange_weak(left, left - 1)) {
+      FT_CRASH_POINT("worker.leave.taken");
+      return true;
+    }
+  }
+  record.leaving.store(static_cast<std::uint32_t>(Leaving::kStays));
+  return false;
+}
+
+void leave_worker(WorkerRecord& record, Leaving reason) noexcept {
+  record.leaving.store(static_cast<std::uint32_t>(reason));
+  FT_CRASH_POINT("worker.leave.said");
 }
 
 int exit_code_of(std::int32_t wait_status) noexcept {

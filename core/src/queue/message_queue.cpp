@@ -157,12 +157,15 @@ QueueOutcome MessageQueue::finish_put(Place& place, QueueOutcome outcome, std::s
 }
 
 // Flat, as the three below: one call for the most frequent puts and gets. What is called in rare cases says noinline.
-[[gnu::flatten]] QueueOutcome MessageQueue::try_put(Place& place, const Message& message) noexcept {
+[[gnu::flatten]] QueueOutcome MessageQueue::try_put(Place& place, const Message& message, std::uint64_t* sequence) noexcept {
   if (!lock_briefly(tail_, place)) {
     return QueueOutcome::kBusy;
   }
   FT_CRASH_POINT("queue.put.locked");
   const QueueOutcome outcome = put_locked(place, message);
+  if (sequence != nullptr) {
+    *sequence = tail_.count.load(std::memory_order_relaxed);  // written under this lock
+  }
   return finish_put(place, outcome, outcome == QueueOutcome::kDone ? 1 : 0);
 }
 
@@ -180,12 +183,16 @@ QueueOutcome MessageQueue::finish_put(Place& place, QueueOutcome outcome, std::s
   return finish_put(place, outcome, outcome == QueueOutcome::kDone ? 1 : 0);
 }
 
-QueueOutcome MessageQueue::put_until(Place& place, const Message& message, WaitContext& context) noexcept {
+QueueOutcome MessageQueue::put_until(Place& place, const Message& message, WaitContext& context,
+                                     std::uint64_t* sequence) noexcept {
   for (;;) {
     QueueOutcome outcome = lock_end(tail_, place, context);
     if (outcome == QueueOutcome::kDone) {
       FT_CRASH_POINT("queue.put.locked");
       outcome = put_locked(place, message);
+      if (sequence != nullptr) {
+        *sequence = tail_.count.load(std::memory_order_relaxed);  // as in try_put
+      }
       outcome = finish_put(place, outcome, outcome == QueueOutcome::kDone ? 1 : 0);
     }
     if (outcome != QueueOutcome::kFull) {
@@ -344,6 +351,30 @@ QueueOutcome MessageQueue::get_until(Place& place, Message& out, WaitContext& co
       return outcome;
     }
   }
+}
+
+// --- withdrawal -------------------------------------------------------------------------------------------------------
+
+// One store into a cell that nobody else writes: takers read it under the lock that is held here.
+QueueOutcome MessageQueue::withdraw_until(Place& place, std::uint64_t sequence, WaitContext& context) noexcept {
+  QueueOutcome outcome = lock_end(head_, place, context);
+  if (outcome != QueueOutcome::kDone) {
+    return outcome;
+  }
+  const std::uint64_t index = sequence - 1;
+  if (index < head_.count.load(std::memory_order_relaxed)) {  // written under this lock
+    outcome = QueueOutcome::kEmpty;
+  } else {
+    Segment* segment = place.at<Segment>(head_.segment.load(std::memory_order_relaxed));
+    while (!segment->holds(index)) {
+      // sync: CHAIN (acquire): the chain up to a message that was put; pairs with QueueRecovery::extend
+      segment = place.at<Segment>(segment->next.load(std::memory_order_acquire));
+    }
+    segment->cell(index).kind = Message::kWithdrawn;
+    FT_CRASH_POINT("queue.withdraw.marked");
+  }
+  static_cast<void>(head_.lock.unlock(place));
+  return outcome;
 }
 
 }  // namespace freethreading

@@ -15,8 +15,10 @@ namespace freethreading::supervisor {
 
 namespace {
 
-// Zygotes that die in a row with the same order: then the order, or the zygote, is to blame.
+// Zygotes or spares that are lost in a row with the same worker waiting: then it is not chance.
 constexpr int kMaxAttempts = 3;
+// Orders that the zygote may have at a time: they, and the answers, have room in the socket.
+constexpr std::size_t kMaxOrders = 16;
 // How long the processes that were killed at the end may take to be reaped.
 constexpr Nanoseconds kEndTimeout = kSecond;
 constexpr std::int32_t kExitedWithOne = 1 << 8;  // as waitpid tells of exit code 1
@@ -35,8 +37,10 @@ int Supervision::run() {
   // At once, so that it boots while the program prepares its first worker. Where this fails, the first order tells.
   static_cast<void>(zygote_.start(death_pipe_, mask_before_));
   while (!ending_) {
-    handle(os::wait_readable({program_, protocol::kControl, zygote_.socket(), signals_}, Deadline::never()));
-    order_next();
+    handle(os::wait_readable({program_, protocol::kControl, zygote_.socket(), signals_}, spares_.next()));
+    start_waiting();
+    spares_.let_go();
+    order_spares();
   }
   end_everything();
   return 0;
@@ -98,84 +102,98 @@ void Supervision::receive_requests() {
       continue;
     }
     waiting_.push_back(std::move(waiting));
+    spares_.expect_more();
   }
 }
 
-void Supervision::order_next() {
-  while (!ordered_ && !waiting_.empty()) {
-    Waiting& first = waiting_.front();
-    if (first.attempts >= kMaxAttempts) {
-      fail_first(kExitedWithOne);
-      continue;
+void Supervision::receive_answers() {
+  while (const auto forked = zygote_.next_answer()) {
+    ordered_ -= ordered_ != 0 ? 1 : 0;
+    const auto ended = std::find_if(strangers_.begin(), strangers_.end(),
+                                    [&](const os::Ended& stranger) { return stranger.pid == forked->pid; });
+    if (forked->pid == 0) {
+      spares_.expect_none();
+      if (!waiting_.empty()) {
+        fail_first(kExitedWithOne);
+      }
+    } else if (ended != strangers_.end()) {  // it has died and was reaped before the zygote told of it
+      if (forked->socket >= 0) {
+        os::close_descriptor(forked->socket);
+      }
+      lost_a_spare(ended->status);
+    } else if (forked->socket < 0) {
+      lost_a_spare(kExitedWithOne);
+    } else {
+      FT_CRASH_POINT("supervisor.answered");
+      spares_.add({.pid = forked->pid, .socket = forked->socket});
     }
-    const protocol::StartOrder order{.ticket = ++ticket_, .token = first.token};
+  }
+  if (ordered_ == 0) {
+    strangers_.clear();
+  }
+}
+
+void Supervision::start_waiting() {
+  while (!waiting_.empty() && spares_.count() != 0) {
+    hand_over(spares_.take());
+  }
+}
+
+void Supervision::hand_over(const Spare& spare) {
+  const protocol::StartOrder order{.token = waiting_.front().token};
+  const os::PacketResult sent =
+      os::send_packet(spare.socket, &order, sizeof order, waiting_.front().descriptors, false);
+  os::close_descriptor(spare.socket);
+  if (sent != os::PacketResult::kDone) {
+    // Mostly it has ended, as SIGCHLD will tell. Somebody who kills spares keeps no worker from being started; a spare that
+    // never comes so far does.
+    if (!spare.rested) {
+      lost_a_spare(kExitedWithOne);
+    }
+    return;
+  }
+  FT_CRASH_POINT("supervisor.handed_over");
+  ObjectHeader*& record = waiting_.front().record;
+  // Nobody else has been given the record. What becomes of the process is its end from now on.
+  static_cast<void>(claim_worker(body(record), spare.pid));
+  records_.push_back(record);
+  record = nullptr;
+  forget_first();
+}
+
+void Supervision::order_spares() {
+  // For those who wait, whom start_waiting() has left no spare. Else one at a time: who asks now waits for no other forks.
+  while (ordered_ < std::min(waiting_.size(), kMaxOrders) || (ordered_ == 0 && spares_.is_short())) {
     if (!zygote_.start(death_pipe_, mask_before_)) {
-      fail_first(kExitedWithOne);
-    } else if (zygote_.order(order, first.descriptors)) {
-      ++first.attempts;
-      ordered_ = true;
+      spares_.expect_none();
+      if (!waiting_.empty()) {
+        fail_first(kExitedWithOne);
+      }
+    } else if (zygote_.order()) {
+      ++ordered_;
       FT_CRASH_POINT("supervisor.ordered");
     } else {
-      // It has closed its end: its death comes by SIGCHLD, and with it the next attempt. Until then this may be asked often,
-      // and is one attempt.
-      if (first.refused_by != zygote_.pid()) {
-        first.refused_by = zygote_.pid();
-        ++first.attempts;
-      }
+      refused_ = true;  // it has closed its end: its death comes by SIGCHLD, and with it the next attempt
       return;
     }
   }
 }
 
-void Supervision::receive_answers() {
-  while (const auto answer = zygote_.next_answer()) {
-    if (!ordered_ || answer->ticket != ticket_) {
-      continue;
-    }
-    ordered_ = false;
-    const std::vector<os::Ended> strangers = std::exchange(strangers_, {});
-    if (answer->pid == 0) {
-      fail_first(kExitedWithOne);
-      continue;
-    }
-    FT_CRASH_POINT("supervisor.answered");
-    WorkerRecord& record = body(waiting_.front().record);
-    const bool its_own = claim_worker(record, answer->pid);
-    const auto ended = std::find_if(strangers.begin(), strangers.end(),
-                                    [&](const os::Ended& stranger) { return stranger.pid == answer->pid; });
-    if (ended != strangers.end()) {  // it has died and was reaped before the zygote told of it
-      if (its_own) {
-        record.wait_status.store(ended->status);
-        static_cast<void>(advance_worker_state(session_->place(), record, WorkerState::kExited));
-      }
-    } else if (its_own) {
-      watch_first();
-    } else {
-      os::kill_process(answer->pid, os::kKill);  // a second process for one record
-    }
-    forget_first();
+// With it went, perhaps, the worker that is the first to wait.
+void Supervision::lost_a_spare(std::int32_t status) {
+  spares_.expect_none();
+  if (!waiting_.empty() && ++waiting_.front().attempts >= kMaxAttempts) {
+    fail_first(status);
   }
 }
 
 void Supervision::fail_first(std::int32_t status) {
-  ObjectHeader* record = waiting_.front().record;
+  WorkerRecord& record = body(waiting_.front().record);
   constexpr std::int32_t kNobodys = -1;
-  if (claim_worker(body(record), kNobodys)) {
-    body(record).wait_status.store(status);
-    static_cast<void>(advance_worker_state(session_->place(), body(record), WorkerState::kFailed));
-  } else {  // a process took it that the zygote could not tell of any more
-    watch_first();
-  }
+  static_cast<void>(claim_worker(record, kNobodys));
+  record.wait_status.store(status);
+  static_cast<void>(advance_worker_state(session_->place(), record, WorkerState::kFailed));
   forget_first();
-}
-
-// Its process is known. It may have died, and been buried, before the zygote told of it: then nothing comes of it any more.
-void Supervision::watch_first() {
-  ObjectHeader*& record = waiting_.front().record;
-  if (static_cast<WorkerState>(body(record).state.load()) != WorkerState::kExited) {
-    records_.push_back(record);
-    record = nullptr;
-  }
 }
 
 // Of the first in waiting_: its descriptors have been passed on, or nobody wants them.
@@ -193,7 +211,7 @@ void Supervision::bury_the_dead() {
     if (ended.pid == zygote_.pid()) {
       bury_zygote(ended.status);
     } else {
-      bury_worker(ended.pid, ended.status);
+      bury_process(ended.pid, ended.status);
     }
     os::reap(ended.pid);
   }
@@ -202,26 +220,23 @@ void Supervision::bury_the_dead() {
 void Supervision::bury_zygote(std::int32_t status) {
   receive_answers();  // its last words
   zygote_.forget();
-  if (!ordered_) {
-    return;
-  }
-  ordered_ = false;
+  const bool was_needed = ordered_ != 0 || refused_;
+  ordered_ = 0;
+  refused_ = false;
   strangers_.clear();
-  // Whether it had forked is not known; where it had, the record is taken and the next attempt's process leaves.
-  Waiting& first = waiting_.front();
-  if (first.attempts >= kMaxAttempts) {
-    fail_first(status);
+  if (was_needed) {  // a spare that it has forked and not told of finds its socket closed, and leaves
+    lost_a_spare(status);
   }
 }
 
-void Supervision::bury_worker(int pid, std::int32_t status) {
+void Supervision::bury_process(int pid, std::int32_t status) {
   Place& place = session_->place();
   const OwnerId owner = session_->owner_of(pid);  // asked while the process id is still its own
   if (owner != kNobody && !ending_) {
     sweeper_->sweep(owner);
   }
-  const auto is_its = [&](ObjectHeader* record) { return body(record).pid.load() == pid; };
-  const auto found = std::find_if(records_.begin(), records_.end(), is_its);
+  const auto found = std::find_if(records_.begin(), records_.end(),
+                                  [&](ObjectHeader* record) { return body(record).pid.load() == pid; });
   if (found != records_.end()) {
     ObjectHeader* record = *found;
     records_.erase(found);
@@ -229,11 +244,9 @@ void Supervision::bury_worker(int pid, std::int32_t status) {
     static_cast<void>(advance_worker_state(place, body(record), WorkerState::kExited));
     FT_CRASH_POINT("supervisor.exit_written");
     session_->drop_reference(record);
-  } else if (!waiting_.empty() && is_its(waiting_.front().record)) {
-    // It took the record and died before the zygote could tell of it.
-    body(waiting_.front().record).wait_status.store(status);
-    static_cast<void>(advance_worker_state(place, body(waiting_.front().record), WorkerState::kExited));
-  } else if (ordered_) {
+  } else if (spares_.forget(pid)) {
+    lost_a_spare(status);
+  } else if (ordered_ != 0) {
     strangers_.push_back({.pid = pid, .status = status});
   }
 }
@@ -246,9 +259,10 @@ void Supervision::end_everything() {
   for (ObjectHeader* record : records_) {
     os::kill_process(body(record).pid.load(), os::kKill);
   }
+  spares_.kill_all();
   const Deadline deadline = Deadline::after(kEndTimeout);
   bury_the_dead();
-  while ((!records_.empty() || zygote_.pid() != 0) && !deadline.passed()) {
+  while ((!records_.empty() || spares_.count() != 0 || zygote_.pid() != 0) && !deadline.passed()) {
     if (os::wait_readable({signals_}, deadline) != 0) {
       while (os::next_signal(signals_) != 0) {
       }

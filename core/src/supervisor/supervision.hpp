@@ -13,6 +13,7 @@
 #include "os/children.hpp"
 #include "os/signals.hpp"
 #include "pool/supervisor_protocol.hpp"
+#include "supervisor/spares.hpp"
 #include "supervisor/sweeper.hpp"
 #include "supervisor/zygote.hpp"
 
@@ -30,26 +31,27 @@ class Supervision {
   int run();
 
  private:
-  // A worker that was asked for and whose process is not known yet.
+  // A worker that was asked for and that no spare has yet.
   struct Waiting {
     ObjectHeader* record;
     WorkerToken token;
     std::vector<int> descriptors;
-    int attempts = 0;    // zygotes that were given it, or would not take it
-    int refused_by = 0;  // the zygote that would not, last
+    int attempts = 0;  // spares that were lost while this was the first of all
   };
 
   bool begin();
   void handle(unsigned ready);
   void receive_requests();
-  void order_next();
   void receive_answers();
+  void start_waiting();
+  void hand_over(const Spare& spare);
+  void order_spares();
   void bury_the_dead();
   void bury_zygote(std::int32_t status);
+  void bury_process(int pid, std::int32_t status);
+  void lost_a_spare(std::int32_t status);
   void fail_first(std::int32_t status);
-  void watch_first();
   void forget_first();
-  void bury_worker(int pid, std::int32_t status);
   void end_everything();
   [[nodiscard]] WorkerRecord& body(ObjectHeader* record) const noexcept { return *record->body<WorkerRecord>(); }
 
@@ -63,10 +65,11 @@ class Supervision {
   int death_pipe_ = -1;
   int death_pipe_held_ = -1;
   std::deque<Waiting> waiting_;
-  bool ordered_ = false;  // the zygote has the order of waiting_.front()
-  std::uint64_t ticket_ = 0;
-  std::vector<ObjectHeader*> records_;  // of workers that have, or may have, a process
-  // Processes that ended while an order was out, and that no record names: one may be what the answer will name.
+  Spares spares_;
+  std::size_t ordered_ = 0;  // spares that the zygote has not answered for
+  bool refused_ = false;     // the zygote would take no order: it ends
+  std::vector<ObjectHeader*> records_;  // of workers that have a process
+  // Processes that ended while orders were out, and that nobody knew: one may be what an answer will name.
   std::vector<os::Ended> strangers_;
   bool ending_ = false;
 };

@@ -22,18 +22,19 @@ bool Zygote::start(int death_pipe, const os::SignalMask& mask) {
   return pid_ != 0;
 }
 
-bool Zygote::order(const protocol::StartOrder& order, const std::vector<int>& descriptors) {
-  return os::send_packet(socket_, &order, sizeof order, descriptors, true) == os::PacketResult::kDone;
+bool Zygote::order() {
+  const protocol::ForkOrder order{.number = ++ordered_};
+  return os::send_packet(socket_, &order, sizeof order, {}, false) == os::PacketResult::kDone;
 }
 
-std::optional<protocol::StartAnswer> Zygote::next_answer() {
-  protocol::StartAnswer answer{};
+std::optional<Forked> Zygote::next_answer() {
+  protocol::ForkAnswer answer{};
   std::size_t size = sizeof answer;
-  std::vector<int> none;
-  if (os::receive_packet(socket_, &answer, size, none, false) != os::PacketResult::kDone || size != sizeof answer) {
+  std::vector<int> descriptors;
+  if (os::receive_packet(socket_, &answer, size, descriptors, false) != os::PacketResult::kDone || size != sizeof answer) {
     return std::nullopt;
   }
-  return answer;
+  return Forked{.pid = answer.pid, .socket = descriptors.empty() ? -1 : descriptors.front()};
 }
 
 void Zygote::forget() noexcept {

@@ -1,4 +1,4 @@
-// Zygote: the supervisor's replaceable child that forks workers, one order at a time.
+// Zygote: the supervisor's replaceable child that forks spares, one for each order.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,12 @@
 
 namespace freethreading::supervisor {
 
+// What came of an order.
+struct Forked {
+  int pid = 0;      // 0: it could not be forked
+  int socket = -1;  // its orders go there; -1: there was no descriptor left for it, and it leaves
+};
+
 class Zygote {
  public:
   explicit Zygote(std::vector<std::string> argv) : argv_(std::move(argv)) {}
@@ -20,10 +26,10 @@ class Zygote {
 
   // Starts it where there is none. False: it cannot be started (errno).
   bool start(int death_pipe, const os::SignalMask& mask);
-  // Sends an order and waits for no answer. False: it is gone.
-  bool order(const protocol::StartOrder& order, const std::vector<int>& descriptors);
+  // Orders a spare and waits for no answer. False: it is gone, or has too many orders before it.
+  bool order();
   // An answer that has come; none: no more, or it is gone.
-  std::optional<protocol::StartAnswer> next_answer();
+  std::optional<Forked> next_answer();
   void forget() noexcept;
 
   [[nodiscard]] int pid() const noexcept { return pid_; }
@@ -33,6 +39,7 @@ class Zygote {
   std::vector<std::string> argv_;
   int pid_ = 0;
   int socket_ = -1;
+  std::uint64_t ordered_ = 0;
 };
 
 }  // namespace freethreading::supervisor

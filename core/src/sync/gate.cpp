@@ -25,7 +25,7 @@ WaitOutcome Gate::wait(Place& place, std::uint32_t token, WaitContext& context) 
     if (context.deadline.passed()) {
       return WaitOutcome::kTimedOut;
     }
-    const std::uint32_t announced = word | kSleepers;
+    const std::uint32_t announced = word | kSleepers | kFresh;
     if (word != announced && !word_.compare_exchange_weak(word, announced)) {
       continue;
     }
@@ -78,7 +78,7 @@ void Gate::notify(Place& place, int count) noexcept {
     if ((word & kFlags) == 0) {
       return;
     }
-    next = (word & ~(kSpinner | kWatched)) + kEpochStep;
+    next = (word & ~(kSpinner | kWatched | kFresh)) + kEpochStep;
     if (count == kAll) {
       next &= ~kSleepers;
     }
@@ -94,8 +94,10 @@ void Gate::notify(Place& place, int count) noexcept {
   // The spinner, if any, goes on; a further notification finds the bit cleared and wakes a sleeper.
   const int wanted = count - ((word & kSpinner) != 0 ? 1 : 0);
   if (wanted != 0 && os::futex_wake(word_, wanted, place.shared()) < wanted) {
-    // Nobody sleeps any more. Whoever has prepared since has changed the word.
-    word_.compare_exchange_strong(next, next & ~kSleepers);
+    word = next;
+    while (epoch_of(word) == epoch_of(next) && (word & kFresh) == 0 &&
+           !word_.compare_exchange_weak(word, word & ~kSleepers)) {
+    }
   }
 }
 

@@ -12,13 +12,15 @@
 //   0      SLEEPERS  somebody may sleep on the word
 //   1      SPINNER   one waiter spins: a notification reaches it without a wake
 //   2      WATCHED   somebody has prepared since the last notification
-//   3-31   EPOCH     counts the notifications that somebody may have been waiting for
+//   3      FRESH     somebody may have gone to sleep since the last notification
+//   4-31   EPOCH     counts the notifications that somebody may have been waiting for
 //
 // Invariant WATCHED: a waiter looks only after it has set WATCHED, a notifier reads the word only after its change; so
 // either the waiter sees the change or the notifier sees WATCHED and moves EPOCH on. What orders the two is a fence between
 // change and reading; behind an unlock() it is the unlock, which is in the order of all fences and is not earlier than the
 // waiter's look_behind() unless that sees it, and with it the change.
-// Invariant SLEEPERS: a thread sleeps only on a word with SLEEPERS and with its token's EPOCH.
+// Invariant SLEEPERS: a thread sleeps only on a word with SLEEPERS and FRESH and with its token's EPOCH. A notifier that found
+// nobody asleep wipes SLEEPERS as long as the word has its own EPOCH and no FRESH: nobody has gone to sleep since.
 #pragma once
 
 #include <atomic>
@@ -56,8 +58,9 @@ class Gate {
   static constexpr std::uint32_t kSleepers = 1U << 0;
   static constexpr std::uint32_t kSpinner = 1U << 1;
   static constexpr std::uint32_t kWatched = 1U << 2;
-  static constexpr std::uint32_t kFlags = kSleepers | kSpinner | kWatched;
-  static constexpr std::uint32_t kEpochStep = 1U << 3;
+  static constexpr std::uint32_t kFresh = 1U << 3;
+  static constexpr std::uint32_t kFlags = kSleepers | kSpinner | kWatched | kFresh;
+  static constexpr std::uint32_t kEpochStep = 1U << 4;
   static_assert((kFlags & kEpochStep) == 0 && kFlags + 1 == kEpochStep);
 
   [[nodiscard]] static constexpr std::uint32_t epoch_of(std::uint32_t word) noexcept { return word & ~kFlags; }

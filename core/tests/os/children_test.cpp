@@ -2,15 +2,20 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
+#include <cstddef>
 #include <string>
+#include <thread>
 
 #include "freethreading/pool/worker_record.hpp"
 #include "os/death_pipe.hpp"
+#include "os/memfd.hpp"
 #include "os/signals.hpp"
 #include "os/watch.hpp"
 
@@ -108,6 +113,87 @@ TEST(Children, AnOrphanGoesToTheNearestSubreaper) {
   int status = 0;
   ASSERT_EQ(waitpid(pid, &status, 0), pid);
   EXPECT_EQ(exit_code_of(status), 5);
+}
+
+TEST(Children, AnOrphanIsForkedInACopyOfTheMemory) {
+  const int pid = in_child([] {
+    become_subreaper();
+    int word = 1;
+    const int orphan = fork_orphan();
+    if (orphan == 0) {
+      word = 2;
+      _exit(word);
+    }
+    int status = 0;
+    const bool reaped = orphan > 0 && waitpid(orphan, &status, 0) == orphan;
+    return reaped && exit_code_of(status) == 2 && word == 1 && waitpid(-1, nullptr, 0) < 0 ? 0 : 1;
+  });
+  int status = -1;
+  ASSERT_EQ(waitpid(pid, &status, 0), pid);
+  EXPECT_EQ(status, 0);
+}
+
+// Runs in a child: another child of its ends lightly, and this one tells whether all that it left is in order.
+template <class Work>
+int end_lightly_in_child(Work work) {
+  return in_child([&] {
+    become_subreaper();
+    int ends[2];
+    const int file = memfd_create("locked");
+    if (pipe(ends) != 0 || file < 0) {
+      return 1;
+    }
+    const int pid = in_child([&] {
+      // A lock of this process's own description, which another holder of it would keep.
+      const int own = open(("/proc/self/fd/" + std::to_string(file)).c_str(), O_RDWR);
+      if (flock(own, LOCK_EX) != 0) {
+        return 1;
+      }
+      work();
+      exit_lightly(7);
+    });
+    close(ends[1]);
+    int status = 0;
+    if (waitpid(pid, &status, 0) != pid || exit_code_of(status) != 7) {
+      return 2;
+    }
+    char byte = 0;
+    if (flock(file, LOCK_EX | LOCK_NB) != 0 || fcntl(ends[0], F_SETFL, O_NONBLOCK) != 0 || read(ends[0], &byte, 1) != 0) {
+      return 3;
+    }
+    // Who outlived it, if anybody did, ends by itself and leaves nothing.
+    while (waitpid(-1, &status, 0) > 0) {
+      if (status != 0) {
+        return 4;
+      }
+    }
+    return 0;
+  });
+}
+
+TEST(Children, ALightExitLeavesNothingOpen) {
+  int status = -1;
+  const int pid = end_lightly_in_child([] {});
+  ASSERT_EQ(waitpid(pid, &status, 0), pid);
+  EXPECT_EQ(exit_code_of(status), 0);
+}
+
+TEST(Children, ALightExitWithAnotherThreadIsAPlainOne) {
+  int status = -1;
+  const int pid = end_lightly_in_child([] { std::thread([] { pause(); }).detach(); });
+  ASSERT_EQ(waitpid(pid, &status, 0), pid);
+  EXPECT_EQ(exit_code_of(status), 0);
+}
+
+TEST(Children, ALightExitWithMuchMemoryIsAPlainOne) {
+  int status = -1;
+  const int pid = end_lightly_in_child([] {
+    constexpr std::size_t kMuch = 80UL << 20;
+    void* memory = mmap(nullptr, kMuch, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    static_cast<void>(memory);
+  });
+  ASSERT_EQ(waitpid(pid, &status, 0), pid);
+  EXPECT_EQ(exit_code_of(status), 0);
 }
 
 TEST(Children, CloseFromLeavesWhatIsBelow) {

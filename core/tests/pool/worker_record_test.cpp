@@ -1,6 +1,8 @@
 #include "freethreading/pool/worker_record.hpp"
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <cstring>
 #include <thread>
 #include <vector>
@@ -27,7 +29,7 @@ class WorkerRecordTest : public WatchedTest {
   MessageQueue& make_queue() {
     queue_ = test_session().create_object(ObjectType::kChannel, sizeof(MessageQueue));
     EXPECT_TRUE(queue_->body<MessageQueue>()->initialise(place(), 0, false));
-    record_->queue = test_session().publish_object(queue_);
+    record_->queues[0] = test_session().publish_object(queue_);
     return *queue_->body<MessageQueue>();
   }
   ObjectHeader* object_ = nullptr;
@@ -116,6 +118,31 @@ TEST_F(WorkerRecordTest, AQueueIsHeldUntilItIsWoken) {
     });
     EXPECT_TRUE(advance_worker_state(place(), *record_, WorkerState::kExited));
     waiter.join();
+  }
+}
+
+// As many leave as are to, whoever they are, and their records say so.
+TEST_F(WorkerRecordTest, EachLeaveIsTakenOnce) {
+  constexpr int kWorkers = 8;
+  constexpr int kLeaves = 5;
+  for (int times = 0; times < 200; ++times) {
+    std::array<WorkerRecord, kWorkers> records{};
+    AtomicInt64 surplus{kLeaves};
+    std::atomic<int> left{0};
+    std::vector<std::thread> workers;
+    workers.reserve(kWorkers);
+    for (WorkerRecord& record : records) {
+      workers.emplace_back([&] { left += take_leave(record, surplus) ? 1 : 0; });
+    }
+    for (std::thread& worker : workers) {
+      worker.join();
+    }
+    EXPECT_EQ(left.load(), kLeaves);
+    EXPECT_EQ(surplus.load(), 0);
+    const auto leaving = std::count_if(records.begin(), records.end(), [](const WorkerRecord& record) {
+      return static_cast<Leaving>(record.leaving.load()) == Leaving::kSurplus;
+    });
+    EXPECT_EQ(leaving, kLeaves);
   }
 }
 

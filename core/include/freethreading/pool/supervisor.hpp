@@ -55,6 +55,7 @@ class Supervisor {
   int watch_ = -1;  // readable when the supervisor has ended
   int pid_ = 0;
   OwnerId owner_ = kNobody;
+  Session* session_ = nullptr;  // set where control_ is
 };
 
 // --- for the zygote and the worker ----------------------------------------------------------------------------------------
@@ -63,5 +64,13 @@ class Supervisor {
 [[nodiscard]] int fork_worker() noexcept;
 // Has the kernel kill the calling process when the last holder of the pipe's other end is gone. False: it is gone.
 [[nodiscard]] bool die_with_supervisor(int death_pipe) noexcept;
+// What workers write to, later spares have copied beforehand (os/written_pages.hpp): in the zygote, before it forks; in a worker,
+// at its end; in a new spare, first of all.
+void expect_workers() noexcept;
+void note_written_pages() noexcept;
+void copy_written_pages() noexcept;
+// Ends the calling process at once, and has its memory given back behind its end where that is safe (os/children.hpp). Closes
+// its descriptors first. REQUIRES: sessions were left.
+[[noreturn]] void end_worker(int code) noexcept;
 
 }  // namespace freethreading

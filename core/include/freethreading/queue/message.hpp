@@ -13,6 +13,8 @@ namespace freethreading {
 
 struct Message {
   static constexpr std::size_t kInlineBytes = 40;
+  // The kind of one that was withdrawn: whoever takes it discards it.
+  static constexpr std::uint32_t kWithdrawn = 0xFFFFFFFF;
 
   std::uint64_t size = 0;     // bytes of payload
   Offset block = kNoOffset;   // where the payload lies; kNoOffset: in `bytes`

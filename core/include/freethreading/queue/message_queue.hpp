@@ -52,8 +52,9 @@ class MessageQueue {
                                 std::uint64_t max_bytes = 0) noexcept;
 
   // Puts without waiting. kDone (the message's block belongs to the queue from now on), kFull, kBusy, kShutDown,
-  // kNoMemory; in all but kDone the message is still the caller's. A message in a block keeps its inline bytes too.
-  QueueOutcome try_put(Place& place, const Message& message) noexcept;
+  // kNoMemory; in all but kDone the message is still the caller's. A message in a block keeps its inline bytes too. `sequence`:
+  // the message's number in the queue, counted from 1 (see TakeNote).
+  QueueOutcome try_put(Place& place, const Message& message, std::uint64_t* sequence = nullptr) noexcept;
   // Takes the oldest item without waiting: kDone (`out` and its block are the caller's), kEmpty, kBusy, kShutDown (shut
   // down and empty), kNoMemory. Counts as unfinished for task_done(), owed by the calling process.
   QueueOutcome try_get(Place& place, Message& out, TakeNote* note = nullptr) noexcept;
@@ -74,12 +75,16 @@ class MessageQueue {
   // else is watched, then wait; no wake is missed between.
   QueueOutcome wait_not_empty(Place& place, WaitContext& context, std::uint32_t epoch) noexcept;
   // try + wait until it is done or the context's deadline passes. A wake_consumers() does not end get_until().
-  QueueOutcome put_until(Place& place, const Message& message, WaitContext& context) noexcept;
+  QueueOutcome put_until(Place& place, const Message& message, WaitContext& context,
+                         std::uint64_t* sequence = nullptr) noexcept;
   QueueOutcome get_until(Place& place, Message& out, WaitContext& context, TakeNote* note = nullptr) noexcept;
   // After an outcome other than kDone `put` may be more than 0: those stay put.
   QueueOutcome put_many_until(Place& place, std::span<const Message> messages, std::size_t& put,
                               WaitContext& context) noexcept;
   QueueOutcome get_many_until(Place& place, std::span<Message> out, std::size_t& got, WaitContext& context) noexcept;
+  // Takes a message back that was put: kDone (its kind is Message::kWithdrawn, so whoever takes it discards it), kEmpty (it was
+  // taken before). kTimedOut, kInterrupted as the waits. REQUIRES: it was put.
+  QueueOutcome withdraw_until(Place& place, std::uint64_t sequence, WaitContext& context) noexcept;
   // Makes every wait_not_empty() that runs now return kDone. For a consumer that also watches something else.
   void wake_consumers(Place& place) noexcept;
   [[nodiscard]] std::uint32_t wake_epoch() const noexcept;

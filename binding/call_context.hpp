@@ -1,0 +1,68 @@
+// How a function of the user's is called in a context of its own. No Ref on this way, and no destructor: a thread may end in a call,
+// with the interpreter.
+#pragma once
+
+#include <utility>
+
+#include "compat.hpp"
+
+namespace freethreading::binding {
+
+// The value of call() in the context; null with its exception set.
+template <class Call>
+PyObject* run_in(PyObject* context, Call call) {
+  if (PyContext_Enter(context) != 0) return nullptr;
+  PyObject* value = call();
+  PyObject* exception = value == nullptr ? take_exception() : nullptr;
+  if (PyContext_Exit(context) != 0) {
+    Py_CLEAR(value);
+    Py_CLEAR(exception);
+  }
+  if (exception != nullptr) give_exception(exception);
+  return value;
+}
+
+// function(item), or function(*item). Null with its exception set.
+inline PyObject* call_with(PyObject* function, PyObject* item, bool star) {
+  if (!star) return PyObject_CallOneArg(function, item);
+  PyObject* args = PySequence_Tuple(item);
+  PyObject* value = args == nullptr ? nullptr : PyObject_Call(function, args, nullptr);
+  Py_XDECREF(args);
+  return value;
+}
+
+// The contexts of calls that are made one after the other. drop() at the end.
+struct CallContexts {
+  PyObject* base;              // borrowed
+  PyObject* prepare;           // base -> a new one for a call, or None: a copy; borrowed
+  PyObject* unused = nullptr;  // one without variables that the last call has left as it was
+
+  // run_in() the next one.
+  template <class Call>
+  PyObject* run(Call call) {
+    PyObject* context = std::exchange(unused, nullptr);
+    if (context == nullptr) context = prepare == Py_None ? PyContext_Copy(base) : PyObject_CallOneArg(prepare, base);
+    if (context == nullptr) return nullptr;
+    PyObject* value = run_in(context, call);
+    // What is empty and nobody else's is as good as a new one.
+    if (prepare == Py_None && value != nullptr && Py_REFCNT(context) == 1 && PyObject_Size(context) == 0) {
+      unused = context;
+    } else {
+      Py_DECREF(context);
+    }
+    return value;
+  }
+  void drop() { Py_CLEAR(unused); }
+};
+
+// Appends an outcome, and where it is an exception its index to `failures`. False: an error is set.
+inline bool append_outcome(PyObject* values, PyObject* failures, PyObject* value, bool done) {
+  if (PyList_Append(values, value) != 0) return false;
+  if (done) return true;
+  PyObject* index = PyLong_FromSsize_t(PyList_GET_SIZE(values) - 1);
+  const bool added = index != nullptr && PyList_Append(failures, index) == 0;
+  Py_XDECREF(index);
+  return added;
+}
+
+}  // namespace freethreading::binding

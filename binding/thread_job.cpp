@@ -1,0 +1,438 @@
+// ThreadJob: a map's items for the threads of a pool, which take them one by one (docs/design/jobs.md). No Ref in what calls the
+// user's code.
+#include <algorithm>
+#include <atomic>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "args.hpp"
+#include "call_context.hpp"
+#include "freethreading/sync/atomic_int64.hpp"
+#include "extend.hpp"
+#include "pace.hpp"
+#include "placement.hpp"
+#include "state.hpp"
+
+namespace freethreading::binding {
+namespace {
+
+// The outcome of an item is in `value` once `state` says so.
+enum class ItemState : std::uint8_t { kOpen, kValue, kException };
+
+struct Item {
+  std::atomic<PyObject*> item;  // owned; whoever takes it out runs it
+  PyObject* value;              // owned
+  std::atomic<ItemState> state;
+};
+
+struct ThreadJobObject {
+  PyObject_HEAD
+  std::vector<Item>* items;
+  std::uint64_t low;       // all before it are collected; in the critical section, as `had`
+  std::vector<bool>* had;  // which were collected out of order; null: none
+  std::atomic<std::uint64_t> cursor;
+  std::atomic<std::uint64_t> available;  // of an open job (a stream's), whose items still come: how many there are
+  std::atomic<std::uint32_t> helpers;    // workers that were called to an open job and have not left it
+  std::atomic<bool> is_open;         // under the guard, as the growing of `available`
+  std::atomic<bool> guard;           // held for some instructions; not the critical section, which a collector holds for long
+  std::atomic<bool> is_closed;
+  std::atomic<bool> asked;  // somebody waits: whoever has done an item wipes it and tells
+  bool star;
+  bool is_stream;  // it was made open
+  std::uint32_t workers;
+};
+
+ThreadJobObject* job_of(PyObject* self) { return reinterpret_cast<ThreadJobObject*>(self); }
+
+// Calls action() under the job's guard. It touches no Python object.
+template <class Action>
+void guarded(ThreadJobObject* job, Action action) {
+  // sync: GUARD (acquire, release): what the guard's last holder has done
+  while (job->guard.exchange(true, std::memory_order_acquire)) std::this_thread::yield();
+  action();
+  job->guard.store(false, std::memory_order_release);
+}
+
+// Runs it unless somebody has taken it.
+void run_item(ThreadJobObject* job, CallContexts& contexts, PyObject* function, std::uint64_t index) {
+  Item& entry = (*job->items)[index];
+  if (entry.item.load(std::memory_order_relaxed) == nullptr) return;
+  // sync: TAKE (acquire): the item; pairs with what made the job known to this thread
+  PyObject* item = entry.item.exchange(nullptr, std::memory_order_acq_rel);
+  if (item == nullptr) return;
+  PyObject* value = contexts.run([&] { return call_with(function, item, job->star); });
+  Py_DECREF(item);
+  const bool done = value != nullptr;
+  entry.value = done ? value : take_exception();
+  hand_over(entry.value);
+  // sync: OUTCOME (release): the value; pairs with collect(). Sequentially consistent: who asks looks at the states behind that, this
+  // worker looks at `asked` behind this.
+  entry.state.store(done ? ItemState::kValue : ItemState::kException);
+}
+
+// What run() says.
+enum class Ran : long {
+  kLeft = 0,   // there is nothing left that nobody runs
+  kAsked = 1,  // somebody waits
+  kDue = 2,    // it is time to look around
+};
+
+// kLeft: neither.
+Ran look_around(ThreadJobObject* job, Pace& pace) {
+  if (job->asked.load() && job->asked.exchange(false)) return Ran::kAsked;
+  return pace.is_due() ? Ran::kDue : Ran::kLeft;
+}
+
+// The same behind an item; kDue also where workers are to leave, so that each run gets on. `surplus`: how many, or null.
+Ran look_behind_item(ThreadJobObject* job, Pace& pace, const AtomicInt64* surplus) {
+  const Ran ran = look_around(job, pace);  // first: who asks is told, whoever leaves
+  // Relaxed: it carries nothing.
+  return ran == Ran::kLeft && surplus != nullptr && surplus->load(std::memory_order_relaxed) > 0 ? Ran::kDue : ran;
+}
+
+// Takes items of an open job one by one, so that none waits for another that its worker has set out to run. kLeft: there are none,
+// and this worker counts as a helper no more.
+Ran run_open(ThreadJobObject* job, CallContexts& contexts, PyObject* function, Pace& pace, const AtomicInt64* surplus) {
+  const auto has_items = [job] { return job->cursor.load() < job->available.load() || !job->is_open.load(); };
+  for (;;) {
+    while (!job->is_closed.load(std::memory_order_relaxed)) {
+      std::uint64_t index = job->cursor.load();
+      if (index >= job->available.load()) {
+        // With the GIL held nobody could append one.
+        if (!kFreeThreadedBuild || !job->is_open.load() || !linger(has_items)) break;
+        continue;
+      }
+      if (!job->cursor.compare_exchange_weak(index, index + 1)) continue;
+      run_item(job, contexts, function, index);
+      const Ran ran = look_behind_item(job, pace, surplus);
+      if (ran != Ran::kLeft) return ran;
+    }
+    // Sequentially consistent: whoever has appended an item looks at `helpers` behind that, this worker for an item behind this.
+    job->helpers.fetch_sub(1);
+    if (job->cursor.load() >= job->available.load() || job->is_closed.load()) return Ran::kLeft;
+    job->helpers.fetch_add(1);
+  }
+}
+
+// The same of a job whose items are all there, of which a worker sets out to run some at a time.
+Ran run_all(ThreadJobObject* job, CallContexts& contexts, PyObject* function, Pace& pace, const AtomicInt64* surplus) {
+  const std::uint64_t count = job->items->size();
+  Ran ran = Ran::kLeft;
+  bool goes_on = true;
+  while (goes_on && ran == Ran::kLeft && !job->is_closed.load()) {
+    const std::uint64_t first = job->cursor.fetch_add(pace.items());
+    goes_on = first < count;
+    const std::uint64_t end = std::min(first + pace.items(), count);
+    for (std::uint64_t i = first; i < end && ran == Ran::kLeft && !job->is_closed.load(std::memory_order_relaxed); ++i) {
+      run_item(job, contexts, function, i);
+      // Relaxed: it carries nothing.
+      if (surplus != nullptr && surplus->load(std::memory_order_relaxed) > 0) ran = Ran::kDue;
+    }
+    if (goes_on) pace.end_stint(count - end, job->workers);
+    if (ran == Ran::kLeft) ran = look_around(job, pace);
+  }
+  // What others have set out to run and not begun, their last first.
+  for (std::uint64_t i = count;
+       !goes_on && ran == Ran::kLeft && i-- != 0 && !job->is_closed.load(std::memory_order_relaxed);) {
+    if ((*job->items)[i].item.load(std::memory_order_relaxed) == nullptr) continue;
+    run_item(job, contexts, function, i);
+    ran = look_behind_item(job, pace, surplus);
+  }
+  return job->is_closed.load() ? Ran::kLeft : ran;
+}
+
+// run(function, context, prepare, surplus)
+PyObject* job_run(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
+  const State* state = state_of(self);
+  if (state == nullptr) return nullptr;
+  if (nargs != 4 || !PyContext_CheckExact(args[1]) ||
+      (args[3] != Py_None && !PyObject_TypeCheck(args[3], state->type(TypeIndex::kAtomicInt64)))) {
+    PyErr_SetString(PyExc_TypeError, "run() takes a function, a context, a callable or None, and an AtomicInt64 or None");
+    return nullptr;
+  }
+  ThreadJobObject* job = job_of(self);
+  CallContexts contexts{args[1], args[2]};
+  Pace pace;
+  const AtomicInt64* surplus = args[3] == Py_None ? nullptr : body_of<AtomicInt64>(args[3]);
+  const Ran ran = job->is_stream ? run_open(job, contexts, args[0], pace, surplus) : run_all(job, contexts, args[0], pace, surplus);
+  contexts.drop();
+  return PyLong_FromLong(static_cast<long>(ran));
+}
+
+// Puts an item into an open job, where workers see it at once.
+Taken append(PyObject* self, PyObject* item) {
+  ThreadJobObject* job = job_of(self);
+  PyObject* kept = Py_NewRef(item);
+  hand_over(kept);  // the thread that runs it gives it up
+  Taken taken = Taken::kFull;
+  guarded(job, [&] {
+    const std::uint64_t index = job->available.load(std::memory_order_relaxed);  // relaxed: the guard's
+    if (index == job->items->size()) job->is_open.store(false);
+    if (!job->is_open.load()) return;
+    (*job->items)[index].item.store(kept, std::memory_order_relaxed);  // relaxed: `available` publishes it
+    // Sequentially consistent: a worker that leaves looks here behind its leave of `helpers`.
+    job->available.store(index + 1);
+    taken = Taken::kDone;
+  });
+  if (taken != Taken::kDone) Py_DECREF(kept);
+  return taken;
+}
+
+// extend(iterator, most, invite)
+PyObject* job_extend(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
+  return extend_job(args, nargs, job_of(self), [self](PyObject* item) { return append(self, item); });
+}
+
+PyObject* job_seal(PyObject* self, PyObject* /*unused*/) {
+  ThreadJobObject* job = job_of(self);
+  guarded(job, [job] { job->is_open.store(false); });
+  Py_RETURN_NONE;
+}
+
+PyObject* job_ask(PyObject* self, PyObject* /*unused*/) {
+  job_of(self)->asked.store(true);
+  Py_RETURN_NONE;
+}
+
+// Takes an item's outcome, if it is known. 1: done. 0: it is not. -1: an error is set.
+int collect_item(ThreadJobObject* job, std::uint64_t index, PyObject* values, PyObject* failures) {
+  Item& entry = (*job->items)[index];
+  // sync: OUTCOME: the value; pairs with run_item(). Sequentially consistent: see there
+  const ItemState state = entry.state.load();
+  if (state == ItemState::kOpen) return 0;
+  if (!append_outcome(values, failures, entry.value, state == ItemState::kValue)) return -1;
+  Py_CLEAR(entry.value);
+  return 1;
+}
+
+int collect_in_order(ThreadJobObject* job, Py_ssize_t most, PyObject* values, PyObject* failures) {
+  const std::uint64_t available = job->available.load();
+  int outcome = 1;
+  while (outcome == 1 && job->low < available && PyList_GET_SIZE(values) < most) {
+    outcome = collect_item(job, job->low, values, failures);
+    if (outcome == 1) ++job->low;
+  }
+  return outcome;
+}
+
+int collect_any(ThreadJobObject* job, Py_ssize_t most, PyObject* values, PyObject* failures) {
+  const std::uint64_t available = job->available.load();
+  if (job->had == nullptr) job->had = new std::vector<bool>(job->items->size());
+  std::vector<bool>& had = *job->had;
+  for (std::uint64_t i = job->low; i < available && PyList_GET_SIZE(values) < most; ++i) {
+    if (had[i]) continue;
+    const int outcome = collect_item(job, i, values, failures);
+    if (outcome < 0) return -1;
+    had[i] = outcome == 1;
+  }
+  while (job->low < available && had[job->low]) ++job->low;
+  return 1;
+}
+
+template <class Collect>
+PyObject* collect(PyObject* self, PyObject* const* args, Py_ssize_t nargs, Collect collect_into) {
+  const Py_ssize_t most = nargs == 0 ? PY_SSIZE_T_MAX : PyLong_AsSsize_t(args[0]);
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  PyObject* values = PyList_New(0);
+  PyObject* failures = PyList_New(0);
+  int outcome = values == nullptr || failures == nullptr ? -1 : 1;
+  std::uint64_t first = 0;
+  Py_BEGIN_CRITICAL_SECTION(self);
+  first = job_of(self)->low;
+  if (outcome == 1) outcome = collect_into(job_of(self), most, values, failures);
+  Py_END_CRITICAL_SECTION();
+  if (outcome >= 0) return Py_BuildValue("(KNN)", static_cast<unsigned long long>(first), values, failures);
+  Py_XDECREF(values);
+  Py_XDECREF(failures);
+  return nullptr;
+}
+
+PyObject* job_collect(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
+  return collect(self, args, nargs, collect_in_order);
+}
+
+PyObject* job_collect_any(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
+  return collect(self, args, nargs, collect_any);
+}
+
+// withdraw(running, error): no item begins any more; what had not begun fails with the error.
+PyObject* job_withdraw(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
+  if (nargs != 2) {
+    PyErr_SetString(PyExc_TypeError, "withdraw() takes a bool and an exception");
+    return nullptr;
+  }
+  ThreadJobObject* job = job_of(self);
+  PyObject* dropped = PyList_New(0);  // their ends may run the user's code: behind the section
+  if (dropped == nullptr) return nullptr;
+  bool good = true;
+  // One section: who finds nothing left because of it collects behind it, and then all outcomes are there.
+  Py_BEGIN_CRITICAL_SECTION(self);
+  guarded(job, [job] {
+    job->is_closed.store(true);
+    job->is_open.store(false);
+  });
+  for (Item& entry : *job->items) {
+    PyObject* item = entry.item.exchange(nullptr);
+    if (item == nullptr) continue;
+    good = PyList_Append(dropped, item) == 0 && good;
+    Py_DECREF(item);
+    entry.value = Py_NewRef(args[1]);
+    entry.state.store(ItemState::kException, std::memory_order_release);
+  }
+  Py_END_CRITICAL_SECTION();
+  Py_DECREF(dropped);
+  if (!good) return nullptr;
+  Py_RETURN_NONE;
+}
+
+PyObject* job_is_complete(PyObject* self, void* /*closure*/) {
+  bool complete = false;
+  Py_BEGIN_CRITICAL_SECTION(self);
+  complete = !job_of(self)->is_open.load() && job_of(self)->low == job_of(self)->available.load();
+  Py_END_CRITICAL_SECTION();
+  return PyBool_FromLong(complete ? 1 : 0);
+}
+
+PyObject* job_has_waiting(PyObject* self, void* /*closure*/) {
+  ThreadJobObject* job = job_of(self);
+  return PyBool_FromLong(!job->is_closed.load() && job->cursor.load() < job->available.load() ? 1 : 0);
+}
+
+Py_ssize_t job_length(PyObject* self) { return static_cast<Py_ssize_t>(job_of(self)->available.load()); }
+
+// One for so many items, without any yet. Null: an error is set.
+PyObject* make_job(PyTypeObject* type, std::size_t count, std::uint32_t workers) noexcept {
+  PyObject* self = type->tp_alloc(type, 0);  // what is atomic in it is zero then
+  if (self == nullptr) return nullptr;
+  ThreadJobObject* job = job_of(self);
+  job->workers = workers;
+  job->items = new std::vector<Item>(count);
+  return self;
+}
+
+PyObject* job_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
+  static constexpr const char* kNames[] = {"items", "star", "workers"};
+  static constexpr Signature kSignature{"ThreadJob", kNames, 3, 3, 3};
+  PyObject* values[3] = {};
+  if (!bind_call(kSignature, args, kwargs, values)) return nullptr;
+  const unsigned long workers = PyLong_AsUnsignedLong(values[2]);
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  PyObject* all = PySequence_Tuple(values[0]);
+  const auto count = static_cast<std::size_t>(all == nullptr ? 0 : PyTuple_GET_SIZE(all));
+  PyObject* self = all == nullptr ? nullptr : make_job(type, count, static_cast<std::uint32_t>(workers));
+  if (self == nullptr) {
+    Py_XDECREF(all);
+    return nullptr;
+  }
+  ThreadJobObject* job = job_of(self);
+  job->star = values[1] == Py_True;
+  for (std::size_t i = 0; i < count; ++i) {
+    PyObject* item = Py_NewRef(PyTuple_GET_ITEM(all, static_cast<Py_ssize_t>(i)));
+    hand_over(item);  // the thread that runs it gives it up
+    (*job->items)[i].item.store(item, std::memory_order_relaxed);  // nobody else has the job yet
+  }
+  job->available.store(count);
+  Py_DECREF(all);
+  return self;
+}
+
+// ThreadJob.open(items, workers)
+PyObject* job_open(PyObject* type, PyObject* const* args, Py_ssize_t nargs) {
+  if (nargs != 2) {
+    PyErr_SetString(PyExc_TypeError, "open() takes two numbers");
+    return nullptr;
+  }
+  const std::size_t count = PyLong_AsSize_t(args[0]);
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  const unsigned long workers = PyLong_AsUnsignedLong(args[1]);
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  PyObject* self = make_job(reinterpret_cast<PyTypeObject*>(type), count, static_cast<std::uint32_t>(workers));
+  if (self == nullptr) return nullptr;
+  job_of(self)->is_stream = true;
+  job_of(self)->is_open.store(true);
+  return self;
+}
+
+int job_traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  if (job_of(self)->items == nullptr) return 0;
+  for (Item& entry : *job_of(self)->items) {
+    Py_VISIT(entry.item.load(std::memory_order_relaxed));  // the collector has stopped all other threads, or holds the GIL
+    Py_VISIT(entry.value);
+  }
+  return 0;
+}
+
+int job_clear(PyObject* self) {
+  if (job_of(self)->items == nullptr) return 0;
+  for (Item& entry : *job_of(self)->items) {
+    Py_XDECREF(entry.item.exchange(nullptr));
+    Py_CLEAR(entry.value);
+  }
+  return 0;
+}
+
+void job_dealloc(PyObject* self) {
+  PyTypeObject* type = Py_TYPE(self);
+  PyObject_GC_UnTrack(self);
+  job_clear(self);
+  delete job_of(self)->items;
+  delete job_of(self)->had;
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+PyMethodDef methods[] = {
+    {"run", as_method(job_run), METH_FASTCALL,
+     "run($self, function, context, prepare, surplus, /)\n--\n\n"
+     "Runs items that nobody runs, in contexts as call_items() does. 0: there are none left. 1: somebody who asks is to be told.\n"
+     "2: a millisecond has passed, or surplus, an AtomicInt64 or None, is above 0."},
+    {"open", as_method(job_open), METH_FASTCALL | METH_CLASS,
+     "open($type, items, workers, /)\n--\n\nOne without items, for so many and so many threads."},
+    {"extend", as_method(job_extend), METH_FASTCALL,
+     "extend($self, iterator, most, invite, /)\n--\n\n"
+     "Takes up to `most` items; invite() calls a worker. What ended it (0: it has taken them, 1: the input has ended, 2: it\n"
+     "takes no more), and the item that it could not take or None. One thread at a time."},
+    {"seal", job_seal, METH_NOARGS, "seal($self, /)\n--\n\nIt takes no more items."},
+    {"ask", job_ask, METH_NOARGS, "ask($self, /)\n--\n\nrun() ends behind the next item."},
+    {"collect", as_method(job_collect), METH_FASTCALL,
+     "collect($self, most=sys.maxsize, /)\n--\n\n"
+     "What has become known in order: the first index, the values, and where among them exceptions stand."},
+    {"collect_any", as_method(job_collect_any), METH_FASTCALL,
+     "collect_any($self, most=sys.maxsize, /)\n--\n\n"
+     "As collect(), in any order; the index says nothing. A job is collected either way, not both ways."},
+    {"withdraw", as_method(job_withdraw), METH_FASTCALL,
+     "withdraw($self, running, error, /)\n--\n\nNo item begins any more; what had not begun fails with the error."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyGetSetDef attributes[] = {
+    {"has_waiting", job_has_waiting, nullptr, "Whether there are items that nobody has set out to run.", nullptr},
+    {"is_complete", job_is_complete, nullptr, "Whether everything is collected.", nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr},
+};
+
+PyType_Slot slots[] = {
+    {Py_tp_doc, const_cast<char*>("ThreadJob(items, star, workers)\n--\n\n"
+                                  "The items of a map, which are the arguments themselves where star is True, for so many threads.")},
+    {Py_tp_new, reinterpret_cast<void*>(job_new)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(job_dealloc)},
+    {Py_tp_traverse, reinterpret_cast<void*>(job_traverse)},
+    {Py_tp_clear, reinterpret_cast<void*>(job_clear)},
+    {Py_sq_length, reinterpret_cast<void*>(job_length)},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, attributes},
+    {0, nullptr},
+};
+
+PyType_Spec spec = {"freethreading._core.ThreadJob", sizeof(ThreadJobObject), 0,
+                    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE, slots};
+
+}  // namespace
+
+int add_thread_job(PyObject* module, State* state) {
+  return add_type(module, state, TypeIndex::kThreadJob, &spec) == nullptr ? -1 : 0;
+}
+
+}  // namespace freethreading::binding

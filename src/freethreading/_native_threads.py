@@ -1,0 +1,68 @@
+"""Keeps the threads of BLAS and OpenMP in a pool's workers to the CPUs that each worker has.
+
+Two workers on four CPUs whose libraries start four threads each are slower than with two each. Most libraries read a
+variable of the environment when they are loaded; one that the zygote has loaded, and each worker has from it, is told by
+threadpoolctl, where that is installed. What the program has set in its environment itself stays, and its own libraries are
+never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+from freethreading._cpus import usable_cpus
+from freethreading._loaded import look_up
+
+NAMES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
+# In the names of the files of those that threadpoolctl knows.
+LIBRARIES = (b"blas", b"blis", b"mkl", b"omp")
+
+_controller: Any = None  # in the zygote, and in workers: of the libraries that the zygote has loaded
+
+
+def limited(environ: Mapping[bytes, bytes], threads: int) -> dict[bytes, bytes]:
+    """The environment of a worker that has so many CPUs."""
+    if NAMES[0].encode() in environ:  # the program's word for all libraries
+        return dict(environ)
+    return {**{name.encode(): str(threads).encode() for name in NAMES}, **environ}
+
+
+@contextlib.contextmanager
+def single() -> Generator[None, None, None]:
+    """In the zygote: what is imported here starts no threads, and can be forked; workers have theirs by settle()."""
+    global _controller
+    if importlib.util.find_spec("threadpoolctl") is None or any(name in os.environ for name in NAMES):
+        yield
+        return
+    os.environ.update(dict.fromkeys(NAMES, "1"))
+    try:
+        yield
+    finally:
+        for name in NAMES:
+            os.environ.pop(name, None)
+    if any(name in Path("/proc/self/maps").read_bytes() for name in LIBRARIES):
+        _controller = importlib.import_module("threadpoolctl").ThreadpoolController()
+
+
+def settle(environ: Mapping[bytes, bytes]) -> None:
+    """In a worker: libraries that are there already get as many threads as the environment says, or as there are CPUs."""
+    if _controller is None:
+        return
+    for library in _controller.lib_controllers:
+        own = f"{library.internal_api.upper()}_NUM_THREADS"
+        values = [look_up(environ, name.encode(), b"") for name in (own, NAMES[0])]
+        threads = next((int(value) for value in values if value.isdigit()), usable_cpus())
+        library.set_num_threads(threads)

@@ -1,0 +1,112 @@
+"""BLAS and OpenMP in workers: no more threads than each has CPUs; what the program has set itself stays."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import freethreading
+from freethreading import _native_threads
+
+pytest.importorskip("numpy")
+threadpoolctl = pytest.importorskip("threadpoolctl")
+
+
+@pytest.fixture(autouse=True)
+def processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREETHREADING_BACKEND", "multiprocessing")
+    for name in _native_threads.NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def threads_of_blas(_: object = None) -> set[int]:
+    import numpy as np
+
+    np.ones((4, 4)) @ np.ones((4, 4))
+    return {library["num_threads"] for library in threadpoolctl.threadpool_info()}
+
+
+def variables(_: object = None) -> list[str | None]:
+    return [os.environ.get(name) for name in _native_threads.NAMES]
+
+
+def test_a_library_that_a_worker_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("freethreading._members.usable_cpus", lambda: 6)
+    with freethreading.WorkerPool(2) as pool:
+        assert pool.map(variables, range(2)) == [["3"] * 5] * 2
+    with freethreading.WorkerPool(9) as pool:
+        assert pool.apply(variables) == ["1"] * 5
+        assert pool.apply(threads_of_blas) == {1}
+    assert variables() == [None] * 5
+
+
+def test_what_the_program_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    with freethreading.WorkerPool(9) as pool:
+        assert pool.apply(threads_of_blas) == {
+            min(2, os.cpu_count() or 1)
+        }  # it starts no more than there are CPUs
+        assert pool.apply(variables)[1] == "2"
+
+
+def test_a_worker_that_is_no_pools_has_what_the_program_has() -> None:
+    queue: freethreading.Queue[list[str | None]] = freethreading.Queue()
+    worker = freethreading.Worker(target=put_variables, args=(queue,))
+    worker.start()
+    worker.join()
+    worker.close()
+    assert queue.get(timeout=30) == [None] * 5
+
+
+def put_variables(queue: freethreading.Queue[list[str | None]]) -> None:
+    queue.put(variables())
+
+
+PROGRAM = """
+import os, sys
+import numpy as np
+import threadpoolctl
+import freethreading
+from freethreading import _cpus, _native_threads, _members
+
+def state(_=None):
+    np.ones((4, 4)) @ np.ones((4, 4))
+    threads = {library["num_threads"] for library in threadpoolctl.threadpool_info()}
+    return threads, _native_threads._controller is not None, os.environ.get("OMP_NUM_THREADS")
+
+def tell(queue):
+    queue.put(state())
+
+if __name__ == "__main__":
+    before = state()
+    _members.usable_cpus = lambda: 6
+    with freethreading.WorkerPool(2) as pool:
+        print(pool.apply(state))
+    os.environ["OMP_NUM_THREADS"] = "4"
+    with freethreading.WorkerPool(2) as pool:
+        print(pool.apply(state))
+    del os.environ["OMP_NUM_THREADS"]
+    os.environ["OPENBLAS_NUM_THREADS"] = "2"
+    with freethreading.WorkerPool(1) as pool:
+        print(pool.apply(state))
+    del os.environ["OPENBLAS_NUM_THREADS"]
+    queue = freethreading.Queue()
+    worker = freethreading.Worker(target=tell, args=(queue,))
+    worker.start()
+    worker.join()
+    assert queue.get(timeout=30) == ({_cpus.usable_cpus()}, True, None)
+    assert state() == before
+"""
+
+
+def test_a_library_that_the_zygote_has_loaded(tmp_path: Path) -> None:
+    file = tmp_path / "program.py"
+    file.write_text(PROGRAM)
+    done = subprocess.run([sys.executable, file], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines() == ["({3}, True, '3')", "({4}, True, '4')", "({2}, True, '6')"], (
+        done.stderr
+    )
