@@ -31,9 +31,17 @@ void enter_state(PyObject* self, FutureState state) {
   future_of(self)->done.set(Place::private_memory());
 }
 
-// Behind enter_state(), out of the critical section: what goes with a call of a process may run the user's code.
+// Behind enter_state(), out of the critical section: what goes with a call of a process, and the owner's end, may run the user's
+// code.
 void detach_done(PyObject* self) {
-  if (future_of(self)->calls != nullptr && is_done(state_now(self))) detach_call(self);
+  if (!is_done(state_now(self))) return;
+  if (future_of(self)->calls != nullptr) detach_call(self);
+  if (future_of(self)->owner == nullptr) return;
+  PyObject* owner = nullptr;
+  Py_BEGIN_CRITICAL_SECTION(self);
+  owner = std::exchange(future_of(self)->owner, nullptr);
+  Py_END_CRITICAL_SECTION();
+  Py_XDECREF(owner);
 }
 
 // Has the state say what is so by now.
@@ -381,6 +389,10 @@ PyObject* get_or_put(PyObject* self, void* offset, PyObject* fresh) {
   return value;
 }
 
+PyObject* get_number(PyObject* self, void* /*unused*/) {
+  return PyLong_FromUnsignedLongLong(future_of(self)->calls == nullptr ? 0 : future_of(self)->number);
+}
+
 PyObject* get_list(PyObject* self, void* offset) { return get_or_put(self, offset, PyList_New(0)); }
 
 PyObject* get_condition(PyObject* self, void* offset) {
@@ -450,6 +462,7 @@ int future_traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(future->waiters);
   Py_VISIT(future->condition);
   Py_VISIT(future->engine);
+  Py_VISIT(future->owner);
   Py_VISIT(future->calls);
   Py_VISIT(future->function);
   Py_VISIT(future->args);
@@ -466,6 +479,7 @@ int future_clear(PyObject* self) {
   Py_CLEAR(future->waiters);
   Py_CLEAR(future->condition);
   Py_CLEAR(future->engine);
+  Py_CLEAR(future->owner);
   Py_CLEAR(future->function);
   Py_CLEAR(future->args);
   Py_CLEAR(future->kwargs);
@@ -519,6 +533,9 @@ PyGetSetDef future_attributes[] = {
     {"_result", get_object, set_object, nullptr, offset(offsetof(FutureObject, result))},
     {"_exception", get_object, set_object, nullptr, offset(offsetof(FutureObject, exception))},
     {"_engine", get_object, set_object, nullptr, offset(offsetof(FutureObject, engine))},
+    {"_owner", get_object, set_object, "What lives until it is done. To be set before its call is on its way.",
+     offset(offsetof(FutureObject, owner))},
+    {"_number", get_number, nullptr, "Of one whose call is on its way to a process: the call's number; else 0.", nullptr},
     {"_done_callbacks", get_list, set_object, nullptr, offset(offsetof(FutureObject, callbacks))},
     {"_waiters", get_list, set_object, nullptr, offset(offsetof(FutureObject, waiters))},
     {"_condition", get_condition, set_object, nullptr, offset(offsetof(FutureObject, condition))},

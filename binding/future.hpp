@@ -24,6 +24,7 @@ struct FutureObject {
   PyObject* waiters;
   PyObject* condition;
   PyObject* engine;  // a weak reference to the engine that it depends on
+  PyObject* owner;   // what lives until it is done; null from then on
   // Of one whose call is on its way to a process (calls.hpp). `calls` stays once it is set.
   PyObject* calls;
   std::uint64_t number;  // the call's

@@ -262,6 +262,9 @@ class NativeFuture:
     _done_callbacks: Any
     _condition: Any
     _engine: Any
+    _owner: Any
+    @property
+    def _number(self) -> int: ...
     def __init__(
         self,
         engine: object = None,

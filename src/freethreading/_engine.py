@@ -98,6 +98,7 @@ class Options:
     max_tasks: int | None = None
     idle_timeout: float | None = None  # seconds
     max_memory: int | None = None  # bytes; of processes
+    cpus: int = 1  # that its workers have together
     eager: bool = False
     lasting: bool = True
     # What the calls of an engine raise that this exception broke.
@@ -134,10 +135,22 @@ class Engine:
         kwargs: dict[str, Any],
         context: Context | None = None,
         item: int | None = None,
+        owner: object = None,
     ) -> PoolFuture[Any]:
-        """Takes one call, of a map's item where one is given. What pickling it raises is the future's exception."""
+        """Takes one call, of a map's item where one is given. What pickling it raises is the future's exception; where there
+        is an `owner`, which lives until the call is done, it is raised.
+        """
         future: PoolFuture[Any] = PoolFuture(self._reference)
+        if owner is not None:
+            future._owner = owner
+            self.submit(Task(CALL, function, [(args, kwargs)], FutureSink(future), 0, context))
+            return future
         return self.submit_for(future, CALL, function, [(args, kwargs)], item or 0, context)
+
+    def end_call(self, future: PoolFuture[Any]) -> None:
+        """Has the worker that runs this call end, and the call be cancelled. Waits for nobody. Does nothing where workers
+        are threads, or none runs it.
+        """
 
     def carries(self, function: Callable[..., Any]) -> bool:
         """Whether submit_call() of this function costs less than a task of one item."""

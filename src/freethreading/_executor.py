@@ -11,6 +11,7 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
+from freethreading._cpus import cpu_share
 from freethreading._engine import (
     CLOSED,
     OPEN,
@@ -36,10 +37,11 @@ T = TypeVar("T")
 class WorkerPoolExecutor(Executor):
     """An executor whose workers are threads, or processes, as the back end chosen when it is made.
 
-    `max_workers` is the largest number of workers (default: the CPUs that this process may use); they are started as
-    calls come in, and each calls ``initializer(*initargs)`` first. Where that raises, the executor is broken: every
-    call fails with :class:`concurrent.futures.BrokenExecutor`. With `thread_name_prefix` the workers, of either kind,
-    are named ``<prefix>_<number>``. After `max_tasks_per_child` tasks a worker is replaced by a new one. A worker that
+    `max_workers` is the largest number of workers (default: the CPUs that this process may use, in a call of a pool its
+    worker's share of them); they are started as calls come in, and each calls ``initializer(*initargs)`` first. Where that
+    raises, the executor is broken: every call fails with :class:`concurrent.futures.BrokenExecutor`. With
+    `thread_name_prefix` the workers, of either kind, are named ``<prefix>_<number>``. After `max_tasks_per_child` tasks a
+    worker is replaced by a new one. A worker that
     had nothing to do for `idle_timeout` seconds (a number above 0; None: for ever) leaves, until there is none; calls that
     come then start workers again. `mp_context` is accepted so that code for
     :class:`concurrent.futures.ProcessPoolExecutor` runs, and not used.
@@ -85,6 +87,7 @@ class WorkerPoolExecutor(Executor):
                 max_tasks=max_tasks_per_child,
                 idle_timeout=check_idle_timeout(idle_timeout),
                 max_memory=check_max_memory(max_memory_per_child),
+                cpus=cpu_share(),
                 broken_error=_broken_error,
             )
         )

@@ -25,13 +25,13 @@ class PoolFuture(NativeFuture, Future[T]):
     """A Future of an executor's: may be waited for in a callback of another one, on whose return the executor depends."""
 
     def __await__(self) -> Generator[Any, None, T]:
-        """Waits in a task of asyncio's. Where that is cancelled, so is a call that has not begun."""
+        """Waits in a task of asyncio's. Where that is cancelled, so is the call, by cancel_or_end()."""
         import asyncio
 
         try:
             yield from until_done(self.add_done_callback).__await__()
         except asyncio.CancelledError:
-            self.cancel()
+            self.cancel_or_end()
             raise
         if self.cancelled():
             raise asyncio.CancelledError
@@ -39,6 +39,23 @@ class PoolFuture(NativeFuture, Future[T]):
         del self  # an exception's traceback keeps this frame
         found: T = result()
         return found
+
+    def cancel_or_end(self) -> None:
+        """cancel(), and where a process runs the call already, it is ended: then it is cancelled a moment later."""
+        if not self.cancel() and not self.done():
+            engine: Engine | None = self._engine()
+            if engine is not None:
+                engine.end_call(self)
+
+    def end_cancelled(self) -> None:
+        """For who has ended its worker: it is cancelled. REQUIRES: its call is on its way no more."""
+        with self._condition:  # from here on the standard library's methods are what changes it
+            if self._state not in ("PENDING", "RUNNING"):
+                return
+            self._state = "CANCELLED"
+            self._condition.notify_all()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
+        self.set_running_or_notify_cancel()
 
     def _pump(self, timeout: float | None) -> float | None:
         # Has the engine go on where this thread is what it goes on by. How long is left to wait.

@@ -6,11 +6,13 @@ import itertools
 import os
 import select
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from freethreading import _serialize
 from freethreading._core import AtomicInt64, Channel, private_memory
-from freethreading._cpus import usable_cpus
+from freethreading._cpus import share_of
 from freethreading._engine import Options
 from freethreading._exceptions import WorkerLostError
 from freethreading._pool_worker import serve
@@ -25,6 +27,12 @@ IDLE = 2
 FAR_OVER = 2
 # ... by the drainer, which looks no more often than this.
 LOOK_SECONDS = 0.2
+# How long a process may take to stop, and how often it is looked at meanwhile.
+STOP_SECONDS = 0.05
+STOP_POLL_SECONDS = 0.0001
+# What state_of() says of one that is stopped, and of one that has ended.
+STOPPED = ("T", "t")
+ENDED = ("", "Z", "X")
 # Rounds in a row in which workers die before they are ready: then something is wrong with all of them.
 MAX_FAILED_STARTS = 3
 # How long the drainer waits after the first such round, and twice that after the second.
@@ -68,12 +76,34 @@ class Member:
         if pid <= 0 or self.reason is not None or (self.ready and not record.item):
             return  # one that is in no task looks itself
         memory = private_memory(pid)
-        if memory > FAR_OVER * limit and (record.task_sequence, record.item) == note:
+        if memory > FAR_OVER * limit and self.kill_if(lambda: (record.task_sequence, record.item) == note):
             self.reason = (
                 f"It had {memory:,} bytes of memory of its own, more than {FAR_OVER} times max_memory_per_child "
                 f"({limit:,}), and was ended by its pool. Give it smaller tasks, or a larger max_memory_per_child."
             )
-            self.process.kill()
+
+    def kill_if(self, is_so: Callable[[], bool]) -> bool:
+        """Stops it, and kills it if is_so() holds then; else it goes on. Whether it was killed."""
+        process, pid = self.process, self.process.record.pid
+        if state_of(pid) in ENDED:
+            return False
+        is_stopped = state_of(pid) in STOPPED  # by somebody else: it stays so
+        kills = False
+        try:
+            if not is_stopped:
+                process.suspend()
+                deadline = time.monotonic() + STOP_SECONDS
+                while state_of(pid) not in STOPPED:
+                    if time.monotonic() > deadline:
+                        return False  # it is in the kernel
+                    time.sleep(STOP_POLL_SECONDS)
+            kills = is_so()
+            return kills
+        finally:
+            if kills:
+                process.kill()
+            elif not is_stopped:
+                process.resume()
 
     def lost_error(self, task: str) -> BaseException:
         """What a task fails with that went with it."""
@@ -127,6 +157,14 @@ class Crew:
     def start(self, options: Options, args: tuple[Any, ...], queues: tuple[Channel, ...]) -> None:
         """Starts a worker; see start_member(). Raises what that raises."""
         self._members.append(start_member(next(self._numbers), options, args, queues))
+
+    def at(self, number: int, taken: int) -> Member | None:
+        """Who has noted the message of that number as one of the first `taken`: its taker, until that takes another."""
+        for member in self._members:
+            record = member.process.record
+            if 0 < record.task_sequence <= taken and record.task_tag == number:
+                return member
+        return None
 
     def look_at_memory(self, limit: int) -> None:
         """Kills those that have far more than `limit` bytes. Where the last look was a moment ago, does nothing."""
@@ -192,10 +230,18 @@ def start_member(number: int, options: Options, args: tuple[Any, ...], queues: t
         name=f"{prefix}_{number}" if prefix else None,
         args=(number, *args, options.max_tasks, options.idle_timeout, options.max_memory),
         queues=queues,
-        cpus=max(1, usable_cpus() // options.workers),
+        cpus=share_of(options.cpus, options.workers),
     )
     process.start()
     return Member(number, process)
+
+
+def state_of(pid: int) -> str:
+    """What the system says of that process: a letter of proc(5), "" where there is none any more."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
 
 
 def pack_setup(options: Options) -> tuple[Any, list[object]]:

@@ -16,7 +16,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from freethreading._cpus import usable_cpus
+from freethreading._cpus import usable_cpus, worker_share
 from freethreading._loaded import look_up
 
 NAMES = (
@@ -35,9 +35,18 @@ _controller: Any = None  # in the zygote, and in workers: of the libraries that 
 
 def limited(environ: Mapping[bytes, bytes], threads: int) -> dict[bytes, bytes]:
     """The environment of a worker that has so many CPUs."""
-    if NAMES[0].encode() in environ:  # the program's word for all libraries
-        return dict(environ)
-    return {**{name.encode(): str(threads).encode() for name in NAMES}, **environ}
+    given = dict(environ)
+    share = worker_share()
+    if share is not None and (set_by_pool := _variables(share)).items() <= given.items():
+        for name in set_by_pool:  # in the call of a pool: that pool's word, which is not the program's
+            del given[name]
+    if NAMES[0].encode() in given:  # the program's word for all libraries
+        return given
+    return _variables(threads) | given
+
+
+def _variables(threads: int) -> dict[bytes, bytes]:
+    return {name.encode(): str(threads).encode() for name in NAMES}
 
 
 @contextlib.contextmanager

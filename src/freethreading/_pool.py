@@ -10,9 +10,8 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import Any, NoReturn
 
-from freethreading._cpus import usable_cpus
+from freethreading._cpus import cpu_share
 from freethreading._engine import (
-    CALL,
     ONE,
     STAR,
     TERMINATED,
@@ -23,7 +22,7 @@ from freethreading._engine import (
     make_engine,
 )
 from freethreading._imap import Feed, ResultIterator
-from freethreading._results import AsyncResult, Callback, MapResult
+from freethreading._results import AsyncResult, Callback, CallResult, MapResult, ToldResult
 
 # A pool's states, by multiprocessing's names. The engine closes later than its pool where inputs are still being read.
 RUN = "RUN"
@@ -38,7 +37,7 @@ _MOST_MEMORY = 1 << 62  # bytes
 
 def check_count(name: str, count: int | None) -> int:
     """The number of workers that was asked for; TypeError or ValueError where it is none."""
-    return usable_cpus() if count is None else check_positive(name, count, "an integer or None")
+    return cpu_share() if count is None else check_positive(name, count, "an integer or None")
 
 
 def check_positive(name: str, number: int, what: str = "an integer") -> int:
@@ -81,10 +80,10 @@ class WorkerPool:
     The methods are those of :class:`multiprocessing.pool.Pool`. In addition every map takes `return_exceptions`: with
     True an item's exception stands in the results in its place, as in :func:`asyncio.gather`.
 
-    `workers` is their number (default: the CPUs that this process may use); each calls ``initializer(*initargs)`` when
-    it starts. An initializer's exception is raised by the pool's calls. The constructor does not wait for the workers.
-    A worker that had nothing to do for `idle_timeout` seconds (a number above 0; None: for ever) leaves, until there is
-    none; calls that come then start workers again.
+    `workers` is their number (default: the CPUs that this process may use, in a call of a pool its worker's share of them);
+    each calls ``initializer(*initargs)`` when it starts. An initializer's exception is raised by the pool's calls. The
+    constructor does not wait for the workers. A worker that had nothing to do for `idle_timeout` seconds (a number above
+    0; None: for ever) leaves, until there is none; calls that come then start workers again.
 
     A worker process that has more than `max_memory_per_child` bytes is replaced when it is done with its task: a call, a
     chunk of a map, or an item of a map without a chunk size. Its anonymous memory counts (RssAnon in /proc/<pid>/status),
@@ -122,6 +121,7 @@ class WorkerPool:
                 tuple(initargs),
                 idle_timeout=check_idle_timeout(idle_timeout),
                 max_memory=check_max_memory(max_memory_per_child),
+                cpus=cpu_share(),
                 eager=True,
                 lasting=False,
             )
@@ -146,9 +146,13 @@ class WorkerPool:
     ) -> AsyncResult:
         """Like apply(), without waiting. A callback gets the value, or the exception, before the result is ready."""
         self._check_running()
-        result = AsyncResult(self, callback, error_callback)
-        self._submit(Task(CALL, func, [(tuple(args), dict(kwds))], result))
-        return result
+        try:
+            future = self._engine.submit_call(func, tuple(args), dict(kwds), owner=self)
+        except EngineClosedError:
+            raise ValueError("Pool not running") from None
+        if callback is None and error_callback is None:
+            return CallResult(future)
+        return ToldResult(self, future, callback, error_callback)
 
     def map(
         self,
@@ -375,8 +379,10 @@ class WorkerPool:
         try:
             for first in range(0, len(items), size):
                 part = items[first : first + size]
-                if engine.submit_map(function, part, kind == STAR, result, context, first) is None:
+                flight = engine.submit_map(function, part, kind == STAR, result, context, first)
+                if flight is None:
                     return first
+                result.is_worked_on(flight)
         except EngineClosedError:
             raise ValueError("Pool not running") from None
         return len(items)

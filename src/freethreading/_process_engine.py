@@ -1,125 +1,28 @@
 """The engine whose workers are processes: a channel of tasks, a channel of results, and one thread that looks after workers.
 
 A call whose outcome is a future is in `Calls`, in C: whoever waits for it takes answers. Any other task message in the
-channel, or with a worker, is a *flight*. The thread (the *drainer*) takes answers where nobody waits for them who could,
-starts and replaces workers, and settles what a dead worker had: docs/design/engine.md, docs/design/calls.md.
+channel, or with a worker, is a *flight*. What the thread does is in _process_drainer.py, what callers do is here.
 """
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import multiprocessing.util
-import os
-import threading
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 from typing import Any
 
-from freethreading import _main_module
-from freethreading._contexts import Sender
-from freethreading._core import (
-    BlobLog,
-    Block,
-    Calls,
-    Channel,
-    MapJob,
-    handing,
-    handle_of,
-    private_memory,
-)
-from freethreading._engine import (
-    CALL,
-    CLOSED,
-    OPEN,
-    TERMINATED,
-    Engine,
-    EngineClosedError,
-    Options,
-    Sink,
-    Task,
-    forget,
-    leave,
-    report,
-    report_exception,
-    terminated_error,
-)
-from freethreading._flight import (
-    Flight,
-    PreparedFunction,
-    describe_call,
-    describe_item,
-    encode,
-    load_answer,
-    name_of,
-    named,
-    pack_call,
-)
-from freethreading._frames import JOB, PROGRESS, READY, START_FAILED, UNSENT
-from freethreading._futures import FutureSink, PoolFuture
-from freethreading._loaded import look_up
+from freethreading._core import MapJob
+from freethreading._engine import CALL, OPEN, EngineClosedError, Sink, Task, report_exception
+from freethreading._flight import PreparedFunction, encode, name_of, pack_call
+from freethreading._futures import PoolFuture
 from freethreading._map_job import SharedFlight
-from freethreading._members import IDLE, Crew, Member, pack_setup
+from freethreading._process_drainer import ProcessDrainer
 from freethreading._process_worker import refuse_at_import
 from freethreading._stream import ProcessStream
-from freethreading._threads import Thread
-
-# A worker's exit wakes the drainer; the supervisor's does not, nor an answer that nobody waits for: how long it sleeps until
-# it looks, and how long once there has been nothing to do for a while.
-POLL_SECONDS = 0.2
-IDLE_POLL_SECONDS = 1.0
-# Results that are handed out before the drainer looks at its workers again.
-BURST = 256
-
-_hooked_pid = 0
 
 
-class ProcessEngine(Engine):
-    """Workers are processes; tasks and results pass through the session's region.
-
-    Only the drainer touches `_crew` and meets answers to flights and jobs. `_flights`, `_jobs`, `_backlog` and `_wanted`
-    are guarded by `_lock`; no outcome is delivered under it.
-    """
-
-    exit_grace = 5.0
-
-    def __init__(self, options: Options) -> None:
-        if options.max_memory is not None and not private_memory(0):
-            raise OSError("max_memory_per_child needs /proc/self/statm, which cannot be read here")
-        self._drainer: threading.Thread | None = None
-        _main_module.plan()  # before anything is pickled: from here on, what this process defines goes to workers
-        self._setup, self._setup_kept = pack_setup(options)
-        made_in = copy_context()
-        self._made_in, shared = Sender(Context()).pack(made_in)
-        self._setup_kept += shared
-        self._sender = Sender(made_in)
-        self._tasks = Channel()
-        self._results = Channel()
-        self._inbox = Channel()  # the drainer sleeps on it
-        self._functions = BlobLog()
-        self._calls = Calls(
-            self._tasks,
-            self._results,
-            self._inbox,
-            self._enter_function,
-            load_answer,
-            report,
-            made_in=tuple(made_in.items()),
-        )
-        self._crew = Crew()
-        self._flights: dict[int, Flight] = {}  # in the channel or with a worker
-        self._jobs: dict[int, SharedFlight] = {}
-        self._backlog: collections.deque[Flight] = collections.deque()  # kept back: can be cancelled
-        self._unpublished: collections.deque[tuple[Flight, BaseException]] = collections.deque()
-        self._wanted = options.workers if options.eager else 0
-        self._poll = POLL_SECONDS
-        super().__init__(options)
-        _hook_multiprocessing()
-        if options.eager:
-            with self._lock:
-                self._start_drainer()
-
-    # The callers' side.
+class ProcessEngine(ProcessDrainer):
+    """Workers are processes; tasks and results pass through the session's region."""
 
     def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return PreparedFunction(function)
@@ -134,13 +37,18 @@ class ProcessEngine(Engine):
         kwargs: dict[str, Any],
         context: Context | None = None,
         item: int | None = None,
+        owner: object = None,
     ) -> PoolFuture[Any]:
         future: PoolFuture[Any] = PoolFuture(self._reference)
+        if owner is not None:
+            future._owner = owner
         try:
             count = self._calls.submit(future, function, args, kwargs, context, item)
             if count is None:
                 count = self._submit_pickled(future, function, args, kwargs, context, item)
         except Exception as error:
+            if owner is not None:
+                raise
             self._fail_at_once(future, error)
             return future
         if self._wanted < self.options.workers and (self._wanted < count or self._jobs or self._flights):
@@ -176,11 +84,6 @@ class ProcessEngine(Engine):
             if self._state == OPEN and self._wanted < min(self._outstanding(), self.options.workers):
                 self._wanted += 1
                 self._calls.nudge()
-
-    def _enter_function(self, function: Callable[..., Any]) -> tuple[int, dict[str, Any], str] | None:
-        # Its number in the log.
-        found = named(function)
-        return None if found is None else (self._functions.append(found[0]), *found[1:])
 
     def submit(self, task: Task) -> None:
         self._refuse()
@@ -275,12 +178,6 @@ class ProcessEngine(Engine):
         prepared = function if isinstance(function, PreparedFunction) else PreparedFunction(function)
         return 0, (prepared.data, prepared.kept)
 
-    def _share(self, number: int, flight: SharedFlight, times: int) -> None:
-        # Has so many workers work on it.
-        message, kept = flight.message()
-        for _ in range(times):
-            self._tasks.put(JOB, number, flight.entry, message, kept)
-
     def open_stream(
         self,
         function: Callable[..., Any],
@@ -292,6 +189,11 @@ class ProcessEngine(Engine):
         if prepared is None:
             return None
         return ProcessStream(self, function, sink, ordered, *self._name_for_jobs(prepared))
+
+    def end_call(self, future: PoolFuture[Any]) -> None:
+        if not self.inherited:
+            self._ending.append(future)
+            self._calls.nudge()
 
     def cancel_pending(self) -> None:
         with self._lock:
@@ -306,292 +208,3 @@ class ProcessEngine(Engine):
             except BaseException:  # a callback's: the others are cancelled too
                 report_exception()
         self._calls.nudge()
-
-    def join(self, timeout: float | None = None) -> bool:
-        drainer = self._drainer
-        if drainer is None or self.inherited:
-            return True
-        drainer.join(timeout)
-        return not drainer.is_alive()
-
-    def join_idle(self) -> None:
-        self.join()
-
-    def in_engine(self) -> bool:
-        return threading.current_thread() is self._drainer
-
-    def pumping(self) -> bool:
-        return threading.current_thread() is self._drainer
-
-    def pump(self) -> None:
-        if not self._turn(waited_for=True):
-            self._end_workers()
-
-    def worker_count(self) -> int:
-        return len(self._crew)
-
-    def _closing(self) -> None:
-        self._calls.is_open = False
-        if self._drainer is None:
-            self._release()
-        else:
-            self._calls.nudge()
-
-    def _start_drainer(self) -> None:
-        # Under the lock. Not a daemon: leave() ends it before the interpreter joins threads.
-        drainer = Thread(self._drain, "freethreading-drainer", daemon=False)
-        drainer.start()
-        self._drainer = drainer
-        self._calls.is_open = self._state == OPEN
-
-    def _publish(self, flight: Flight) -> None:
-        # Under the lock. Where there is no memory for it, the drainer fails it.
-        self._flights[flight.number] = flight
-        try:
-            self._tasks.put(flight.task.kind, flight.number, 0, flight.message())
-        except BaseException as error:
-            del self._flights[flight.number]
-            self._unpublished.append((flight, error))
-            self._calls.nudge()
-
-    def _feed(self) -> None:
-        # Under the lock. Publishes what was kept back where workers could run short; from here on it counts as running.
-        while self._backlog and len(self._flights) <= self.options.workers:
-            flight = self._backlog.popleft()
-            if flight.begin():
-                self._publish(flight)
-            else:
-                flight.drop()
-
-    # The drainer.
-
-    def _drain(self) -> None:
-        handing(True)
-        try:
-            while self._turn():
-                pass
-        except BaseException as error:
-            report_exception()
-            self._set_broken(error)
-        finally:
-            self._end_workers()
-            self._release()
-
-    def _turn(self, waited_for: bool = False) -> bool:
-        # One round; False: there is nothing left to do. `waited_for`: a callback of the drainer's waits for an answer.
-        epochs = self._calls.epochs()  # before it looks: what changes later ends its sleep
-        if self._state == TERMINATED or self.broken is not None:
-            return False
-        self._staff()
-        if self._crew.gone():  # whose wake-up may have been before the epochs
-            message = self._calls.drain()
-        elif (
-            waited_for
-            or self._flights
-            or self._jobs
-            or self._backlog
-            or self._state != OPEN
-            or self._calls.wants_draining
-        ):
-            message = self._calls.receive(epochs, POLL_SECONDS)
-            self._poll = POLL_SECONDS / 2  # without the GIL, what it has made is freed when it runs next
-        else:
-            self._poll = min(2 * self._poll, IDLE_POLL_SECONDS) if not len(self._calls) else POLL_SECONDS
-            message = self._calls.idle(epochs, self._poll)
-            if message is None:
-                message = self._calls.drain()  # what nobody has waited for
-        for _ in range(BURST):
-            if message is None:
-                break
-            self._receive(*message)
-            message = self._calls.drain()
-        if message is not None:
-            self._receive(*message)
-        for number, job in list(self._jobs.items()):
-            if job.is_due:
-                self._progress(number, job)
-        if self.options.max_memory is not None:
-            self._crew.look_at_memory(self.options.max_memory)
-        buried = [member for member in self._crew.gone() if self._bury(member)]
-        if (failed := self._crew.count_failed_start(buried)) is not None and self.broken is None:
-            self._set_broken(failed.lost_error("its start, as the ones before it did"))
-        while self._unpublished:
-            self._fail(*self._unpublished.popleft())
-        with self._lock:
-            self._feed()
-            idle = not self._outstanding()
-        if self._state == CLOSED and idle:
-            self._tasks.close()  # the workers end, each when it finds the channel empty
-            return len(self._crew) != 0
-        return True
-
-    def _staff(self) -> None:
-        # Starts the workers that are missing, and has those leave that are too many.
-        needed = self._workers_needed()
-        missing = self._crew.missing(needed, max(self._wanted, needed), self._tasks)
-        if missing > 0 and self.broken is None:
-            handles = self._tasks.handle, self._results.handle, self._functions.handle
-            args = (*handles, handle_of(self._crew.surplus), self._made_in, self._setup)
-            try:
-                for _ in range(missing):
-                    self._crew.start(self.options, args, (self._inbox, self._results))
-            except BaseException as error:
-                self._set_broken(error)
-
-    def _workers_needed(self) -> int:
-        with self._lock:
-            if self._state == OPEN:  # whatever is out has one at least
-                return self._wanted or min(1, self._outstanding())
-            return min(max(self._wanted, 1), self._outstanding())
-
-    def _outstanding(self) -> int:
-        in_jobs = sum(len(flight.job) for flight in self._jobs.values())
-        return len(self._flights) + len(self._backlog) + len(self._calls) + in_jobs
-
-    # `_block` keeps alive what the payload refers to, until it has been unpickled.
-    def _receive(self, kind: int, number: int, index: int, payload: bytes, _block: Block | None) -> None:
-        if kind == READY:
-            self._crew.is_ready(number)
-        elif kind == START_FAILED:
-            self._set_broken(load_answer(kind, payload)[1])
-        else:
-            self._settle(kind, number, index, payload)
-
-    def _settle(self, kind: int, number: int, index: int, payload: bytes) -> None:
-        job = look_up(self._jobs, number)
-        if job is not None:
-            if kind != PROGRESS:
-                job.accept(index, load_answer(kind, payload))
-            self._progress(number, job)
-            return
-        flight = look_up(self._flights, number)
-        if flight is None:  # failed meanwhile
-            return
-        outcomes = [(False, flight.unsent[index]) if kind == UNSENT else load_answer(kind, payload)]
-        flight.arrived = index + 1
-        if flight.arrived == flight.length:
-            with self._lock:
-                del self._flights[number]
-                self._feed()
-            flight.drop()
-        self._hand(flight.task, flight.first + index, outcomes)
-
-    def _bury(self, member: Member) -> bool:
-        # Settles what a dead worker had. False: that is done already. Invariant BLAME: the count is read before the note (a
-        # take that was undone wipes its note before another can be counted), and both before the results are drained.
-        record = member.process.record
-        taken = self._tasks.taken()
-        sequence, number, item = record.task_sequence, record.task_tag, record.item
-        # Whatever it published is in the channel by now.
-        self._receive_all()
-        if not self._crew.remove(member):
-            return False  # a callback waited, and its turn of ours buried it
-        member.await_end()
-        if record.leaving == IDLE:
-            with self._lock:
-                self._wanted -= 1
-                # Behind that: who gives work puts it first and then looks at _wanted. So it finds one less or is seen here.
-                self._wanted = max(self._wanted, self._crew.staying()) + self._tasks.qsize()
-                self._wanted = min(self._wanted, self.options.workers)
-        for job_number, job in list(self._jobs.items()):
-            self._lose_of_job(job_number, job, member)
-        if 0 < sequence <= taken:
-            flight = look_up(self._flights, number)
-            if flight is not None:
-                self._lose(flight, item, member)
-            elif (call := self._calls.pop(number)) is not None:
-                future, function, index = call
-                self._fail_future(future, member.lost_error(describe_call(function, index)))
-        return True
-
-    def _progress(self, number: int, job: SharedFlight) -> None:
-        try:
-            job.progress()
-        except BaseException:  # a callback's
-            report_exception()
-        if job.job.is_complete:
-            with self._lock:
-                self._jobs.pop(number, None)
-
-    def _lose_of_job(self, number: int, job: SharedFlight, member: Member) -> None:
-        job.lose(member.number, lambda task: member.lost_error(task))
-        if job.job.has_free:  # those who worked on it may have left
-            try:
-                self._share(number, job, 1)
-            except BaseException as error:
-                job.fail(error)
-        self._progress(number, job)
-
-    def _receive_all(self) -> None:
-        while (message := self._calls.drain()) is not None:
-            self._receive(*message)
-
-    def _fail_future(self, future: PoolFuture[Any], error: BaseException) -> None:
-        try:
-            FutureSink(future).deliver(0, [(False, error)])
-        except BaseException:
-            report_exception()
-
-    def _lose(self, flight: Flight, item: int, member: Member) -> None:
-        # The worker died with this flight: its running item fails, the items behind that one fly again.
-        lost = None if 0 < item <= flight.arrived else flight.arrived
-        rest = flight.rest(flight.arrived if lost is None else lost + 1, self._calls.next_number())
-        with self._lock:
-            del self._flights[flight.number]
-            if rest is not None:
-                self._publish(rest)
-        if lost is not None:
-            error = member.lost_error(describe_item(flight.task, flight.first + lost))
-            self._hand(flight.task, flight.first + lost, [(False, error)])
-        flight.drop()
-
-    def _fail(self, flight: Flight, error: BaseException) -> None:
-        # Fails what has not arrived of a flight that flies no more.
-        if flight.begin():
-            missing = range(flight.arrived, flight.length)
-            self._hand(flight.task, flight.first + flight.arrived, [(False, error) for _ in missing])
-        flight.drop()
-
-    def _end_workers(self) -> None:
-        # Ends whatever workers there still are and fails what is not done.
-        self._calls.is_open = False
-        self._receive_all()
-        with self._lock:
-            flights = [*self._flights.values(), *self._backlog]
-            self._flights.clear()
-            self._backlog.clear()
-            jobs = list(self._jobs.values())
-            self._jobs.clear()
-        self._tasks.close()
-        self._tasks.discard_all()
-        self._crew.terminate()
-        for flight in flights:
-            self._fail(flight, self.broken if self.broken is not None else terminated_error())
-        for job in jobs:
-            try:
-                job.fail(self.broken if self.broken is not None else terminated_error())
-            except BaseException:  # a callback's
-                report_exception()
-        for future in self._calls.take_all():
-            self._fail_future(future, self.broken if self.broken is not None else terminated_error())
-        self._crew.end()
-
-    def _release(self) -> None:
-        # The last worker has ended. A pool that is kept when it is closed keeps no memory of the session's.
-        self._calls.release()
-        self._crew.release()
-        for name in ("_tasks", "_results", "_inbox", "_functions"):
-            self.__dict__.pop(name, None)
-        self._setup, self._setup_kept = None, []
-        with self._lock:
-            self.options = dataclasses.replace(self.options, initializer=None, initargs=())
-        self._sender = Sender(Context())
-        forget(self)
-
-
-def _hook_multiprocessing() -> None:
-    # A child process of multiprocessing joins its children before its threads: the workers must have ended by then.
-    global _hooked_pid
-    if _hooked_pid != os.getpid():
-        multiprocessing.util.Finalize(None, leave, exitpriority=20)
-        _hooked_pid = os.getpid()

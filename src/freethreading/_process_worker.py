@@ -185,7 +185,7 @@ class PoolProcess(_FacadeProcess):
         self.facade = facade_of(self)
         self._call = (target, args)
         self._queues = queues
-        self._cpus = cpus
+        self.cpus = cpus
 
     @property
     def record(self) -> WorkerRecord:
@@ -197,16 +197,24 @@ class PoolProcess(_FacadeProcess):
         self._popen = Popen(self, None, (target, args, {}), self._queues)
         self._queues = ()
 
+    def suspend(self) -> None:
+        """Has it stop, in a moment, until resume()."""
+        self._check_started_here("stopped").suspend()
+
+    def resume(self) -> None:
+        self._check_started_here("stopped").resume()
+
     def run(self) -> None:
         self.facade.run()  # which takes interrupts when it can
 
     def environ(self) -> dict[bytes, bytes]:
-        return _native_threads.limited(super().environ(), self._cpus)
+        return _native_threads.limited(super().environ(), self.cpus)
 
     def description(self) -> dict[str, Any]:
         found = super().description()
         found["_config"]["daemon"] = False
         found["takes_interrupts_itself"] = True
+        found["cpus"] = self.cpus
         return found
 
 

@@ -1,19 +1,20 @@
-"""What the asynchronous methods of a pool give back: results of one call or of a map.
-
-Each is the sink of its own tasks. It keeps its pool alive until it is complete, as multiprocessing's do.
-"""
+"""What the asynchronous methods of a pool give back: results of one call or of a map."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import CancelledError, TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
 
 from freethreading._engine import Outcome, report_exception
 from freethreading._futures import outcomes_of, until_done
 
 if TYPE_CHECKING:
+    from freethreading._futures import PoolFuture
+    from freethreading._map_job import JobFlight
     from freethreading._pool import WorkerPool
 
 Callback = Callable[[Any], object]
@@ -28,7 +29,7 @@ class PoolSink:
         return True
 
     def cancel(self) -> None:
-        raise AssertionError("a pool's calls cannot be cancelled")
+        raise AssertionError("a pool's tasks cannot be cancelled")
 
     def deliver_values(self, first: int, values: list[Any], failures: list[int]) -> None:
         self.deliver(first, outcomes_of(values, failures))
@@ -37,8 +38,70 @@ class PoolSink:
         raise NotImplementedError
 
 
-class AsyncResult(PoolSink):
-    """The result of one call of a pool: :class:`multiprocessing.pool.AsyncResult`."""
+class AsyncResult:
+    """The result of one call of a pool, or of a map: :class:`multiprocessing.pool.AsyncResult`.
+
+    A task of asyncio's may await it. Where that is cancelled, what has not begun is cancelled; a call that a worker process
+    runs ends with its worker, which is replaced.
+    """
+
+    def ready(self) -> bool:
+        """Whether the call is done."""
+        raise NotImplementedError
+
+    def successful(self) -> bool:
+        """Whether the call is done without an exception. Raises ValueError while it is not done."""
+        raise NotImplementedError
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Waits until the call is done, or `timeout` seconds."""
+        raise NotImplementedError
+
+    def get(self, timeout: float | None = None) -> Any:
+        """The call's value, or its exception raised; TimeoutError where it is not done in `timeout` seconds."""
+        raise NotImplementedError
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """get() in a task of asyncio's."""
+        raise NotImplementedError
+
+
+class CallResult(AsyncResult):
+    """That of one call, without callbacks."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: PoolFuture[Any]) -> None:
+        self._future = future
+
+    def ready(self) -> bool:
+        return self._future.done()
+
+    def successful(self) -> bool:
+        if not self._future.done():
+            raise ValueError(f"{self!r} not ready")
+        return not self._future.cancelled() and self._future.exception() is None
+
+    def wait(self, timeout: float | None = None) -> None:
+        # The call's own exception is not raised here, but its value.
+        with contextlib.suppress(TimeoutError, FutureTimeoutError, CancelledError):
+            self._future.exception(timeout)
+
+    def get(self, timeout: float | None = None) -> Any:
+        if timeout is not None:
+            self.wait(timeout)
+            if not self._future.done():
+                raise timeout_error()
+        result = self._future.result
+        del self  # an exception's traceback keeps this frame
+        return result()
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._future.__await__()
+
+
+class ReportedResult(AsyncResult):
+    """One that is told its outcome, and tells its callbacks before it is ready. It keeps its pool alive until then."""
 
     def __init__(
         self, pool: WorkerPool, callback: Callback | None = None, error_callback: Callback | None = None
@@ -52,17 +115,14 @@ class AsyncResult(PoolSink):
         self._notifier = 0  # the thread that runs the callbacks: to it the result is ready
 
     def ready(self) -> bool:
-        """Whether the call is done."""
         return self._event.is_set() or (self._outcome is not None and self._notifier == threading.get_ident())
 
     def successful(self) -> bool:
-        """Whether the call is done without an exception. Raises ValueError while it is not done."""
         if not self.ready() or self._outcome is None:
             raise ValueError(f"{self!r} not ready")
         return self._outcome[0]
 
     def wait(self, timeout: float | None = None) -> None:
-        """Waits until the call is done, or `timeout` seconds."""
         pool = self._pool
         if pool is None or self.ready():
             return
@@ -75,10 +135,19 @@ class AsyncResult(PoolSink):
         self._event.wait(timeout)
 
     def __await__(self) -> Generator[Any, None, Any]:
-        """get() in a task of asyncio's."""
+        import asyncio
+
         if not self._event.is_set():
-            yield from until_done(self._listen).__await__()
+            try:
+                yield from until_done(self._listen).__await__()
+            except asyncio.CancelledError:
+                self._cancel()
+                raise
         return self.get()
+
+    def _cancel(self) -> None:
+        # As far as that is possible.
+        raise NotImplementedError
 
     def _listen(self, listener: Callback) -> None:
         self._listeners.append(listener)
@@ -86,7 +155,6 @@ class AsyncResult(PoolSink):
             listener(self)
 
     def get(self, timeout: float | None = None) -> Any:
-        """The call's value, or its exception raised; TimeoutError where it is not done in `timeout` seconds."""
         self.wait(timeout)
         if not self.ready() or self._outcome is None:
             raise timeout_error()
@@ -97,9 +165,6 @@ class AsyncResult(PoolSink):
             raise value
         finally:
             del value  # the exception's traceback keeps this frame
-
-    def deliver(self, first: int, outcomes: list[Outcome]) -> None:  # noqa: ARG002
-        self._settle(outcomes[0])
 
     def _settle(self, outcome: Outcome) -> None:
         done, value = outcome
@@ -119,7 +184,32 @@ class AsyncResult(PoolSink):
                 self._listeners.pop()(self)
 
 
-class MapResult(AsyncResult):
+class ToldResult(ReportedResult):
+    """That of one call, with callbacks."""
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        future: PoolFuture[Any],
+        callback: Callback | None,
+        error_callback: Callback | None,
+    ) -> None:
+        super().__init__(pool, callback, error_callback)
+        self._future = future
+        future.add_done_callback(self._take)
+
+    def _take(self, future: PoolFuture[Any]) -> None:
+        try:
+            error = future.exception(0)
+            self._settle((True, future.result(0)) if error is None else (False, error))
+        except CancelledError as cancelled:
+            self._settle((False, cancelled))
+
+    def _cancel(self) -> None:
+        self._future.cancel_or_end()
+
+
+class MapResult(ReportedResult, PoolSink):
     """The result of a map: complete when every item is, whatever failed; then the first failed item's exception."""
 
     def __init__(
@@ -136,8 +226,23 @@ class MapResult(AsyncResult):
         self._values: list[Any] = [None] * length
         self._missing = length
         self._failed: tuple[int, BaseException] | None = None
+        self._flights: list[JobFlight[Any]] = []  # of jobs that make it
         if not length:
             self._settle((True, []))
+
+    def is_worked_on(self, flight: JobFlight[Any]) -> None:
+        """It is a part of it."""
+        self._flights.append(flight)
+        if self._event.is_set():
+            self._flights.clear()
+
+    def _settle(self, outcome: Outcome) -> None:
+        super()._settle(outcome)
+        self._flights.clear()
+
+    def _cancel(self) -> None:
+        for flight in self._flights.copy():
+            flight.cancel()
 
     def deliver(self, first: int, outcomes: list[Outcome]) -> None:
         with self._lock:

@@ -13,6 +13,7 @@ from freethreading import _serialize
 from freethreading._backend import strict_mode
 from freethreading._contexts import Home
 from freethreading._core import AtomicInt64, SimpleQueue, ThreadJob, call_items, handing, serve
+from freethreading._cpus import share_of
 from freethreading._engine import (
     CALL,
     JOIN,
@@ -88,10 +89,13 @@ class ThreadEngine(Engine):
         kwargs: dict[str, Any],
         context: Context | None = None,
         item: int | None = None,
+        owner: object = None,
     ) -> PoolFuture[Any]:
         if self._strict:
-            return super().submit_call(function, args, kwargs, context, item)
+            return super().submit_call(function, args, kwargs, context, item, owner)
         future: PoolFuture[Any] = PoolFuture(self._reference, function, args, kwargs, context)
+        if owner is not None:
+            future._owner = owner
         self._put(future)
         return future
 
@@ -255,7 +259,8 @@ class ThreadEngine(Engine):
         # Under the lock.
         prefix = self.options.name_prefix
         name = f"{prefix}_{self._started}" if prefix else None
-        thread = PoolThread(target=self._work, name=name, daemon=not self.options.lasting)
+        cpus = share_of(self.options.cpus, self.options.workers)
+        thread = PoolThread(target=self._work, name=name, daemon=not self.options.lasting, cpus=cpus)
         self._started += 1
         self._threads.add(thread)
         try:

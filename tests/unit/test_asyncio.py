@@ -121,7 +121,26 @@ def test_a_loop_that_is_closed_while_a_call_runs(backend: str) -> None:
 
         asyncio.run(give_up())
         event.set()
-        assert running.result(30)
+        if backend == "threading":
+            assert running.result(30)
+        else:  # its worker is ended
+            with pytest.raises(concurrent.futures.CancelledError):
+                running.result(30)
+
+
+def test_a_shield_keeps_a_call(backend: str) -> None:
+    event: Any = freethreading.Event()
+
+    async def main() -> None:
+        async with freethreading.WorkerPoolExecutor(1) as executor:
+            running = executor.submit(wait_for, event)
+            await asyncio.to_thread(until, running.running, "a worker has it")
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(asyncio.shield(running), 0.01)
+            event.set()
+            assert await running
+
+    asyncio.run(main())
 
 
 def test_async_for(backend: str) -> None:
@@ -265,9 +284,9 @@ def test_awaiting_a_result_that_is_there_leaves_nothing(backend: str) -> None:
     with freethreading.WorkerPool(1) as pool:
 
         async def main() -> None:
-            result = pool.apply_async(square, (3,))
+            result = pool.map_async(square, [3])
             for _ in range(3):
-                assert await result == 9
+                assert await result == [9]
             assert result._listeners == []
 
         asyncio.run(main())

@@ -35,13 +35,28 @@ def variables(_: object = None) -> list[str | None]:
 
 
 def test_a_library_that_a_worker_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("freethreading._members.usable_cpus", lambda: 6)
+    monkeypatch.setattr("freethreading._cpus.usable_cpus", lambda: 6)
     with freethreading.WorkerPool(2) as pool:
         assert pool.map(variables, range(2)) == [["3"] * 5] * 2
     with freethreading.WorkerPool(9) as pool:
         assert pool.apply(variables) == ["1"] * 5
         assert pool.apply(threads_of_blas) == {1}
     assert variables() == [None] * 5
+
+
+def variables_within(workers: int) -> list[str | None]:
+    with freethreading.WorkerPool(workers) as pool:
+        found: list[str | None] = pool.apply(variables)
+        return found
+
+
+def test_a_pool_in_a_call_shares_out_what_its_worker_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("freethreading._cpus.usable_cpus", lambda: 12)
+    with freethreading.WorkerPool(2) as pool:
+        assert pool.apply(variables_within, (3,)) == ["2"] * 5
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    with freethreading.WorkerPool(2) as pool:
+        assert pool.apply(variables_within, (3,)) == ["7", None, None, None, None]
 
 
 def test_what_the_program_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +86,7 @@ import os, sys
 import numpy as np
 import threadpoolctl
 import freethreading
-from freethreading import _cpus, _native_threads, _members
+from freethreading import _cpus, _native_threads
 
 def state(_=None):
     np.ones((4, 4)) @ np.ones((4, 4))
@@ -83,7 +98,7 @@ def tell(queue):
 
 if __name__ == "__main__":
     before = state()
-    _members.usable_cpus = lambda: 6
+    cpus, _cpus.usable_cpus = _cpus.usable_cpus(), lambda: 6
     with freethreading.WorkerPool(2) as pool:
         print(pool.apply(state))
     os.environ["OMP_NUM_THREADS"] = "4"
@@ -98,7 +113,7 @@ if __name__ == "__main__":
     worker = freethreading.Worker(target=tell, args=(queue,))
     worker.start()
     worker.join()
-    assert queue.get(timeout=30) == ({_cpus.usable_cpus()}, True, None)
+    assert queue.get(timeout=30) == ({cpus}, True, None)
     assert state() == before
 """
 

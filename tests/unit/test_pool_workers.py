@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import freethreading
-from freethreading import _frames, _process_engine
+from freethreading import _frames, _process_drainer
 
 
 def square(x: int) -> int:
@@ -195,8 +195,8 @@ def test_frames_round_trip() -> None:
 def test_an_idle_pool_hears_of_a_task_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     # Its thread looks by itself once a second: never here.
     monkeypatch.setenv("FREETHREADING_BACKEND", "multiprocessing")
-    monkeypatch.setattr(_process_engine, "POLL_SECONDS", 1000.0)
-    monkeypatch.setattr(_process_engine, "IDLE_POLL_SECONDS", 1000.0)
+    monkeypatch.setattr(_process_drainer, "POLL_SECONDS", 1000.0)
+    monkeypatch.setattr(_process_drainer, "IDLE_POLL_SECONDS", 1000.0)
     with freethreading.WorkerPool(1) as pool:
         for number in range(20):
             assert pool.apply_async(square, (number,)).get(30) == number**2
