@@ -95,10 +95,12 @@ PyObject* supervisor_start(PyObject* self, PyObject* const* args, Py_ssize_t nar
 }
 
 PyObject* supervisor_request(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
-  static constexpr const char* kNames[] = {"record", "descriptors"};
-  static constexpr Signature kSignature{"request", kNames, 2, 2, 2};
-  PyObject* values[2] = {};
+  static constexpr const char* kNames[] = {"record", "descriptors", "standby"};
+  static constexpr Signature kSignature{"request", kNames, 3, 3, 3};
+  PyObject* values[3] = {};
   if (!bind(kSignature, args, nargs, kwnames, values)) return nullptr;
+  const int standby = PyObject_IsTrue(values[2]);
+  if (standby < 0) return nullptr;
   WorkerRecord* record = record_of(self, values[0]);
   std::vector<int> descriptors;
   if (record == nullptr || !descriptors_of(values[1], &descriptors)) return nullptr;
@@ -109,7 +111,13 @@ PyObject* supervisor_request(PyObject* self, PyObject* const* args, Py_ssize_t n
   static_assert(sizeof(WorkerToken) == kHandleSize);
   std::memcpy(token.data(), PyBytes_AS_STRING(bytes.get()), sizeof token);
   // Attached: it waits only where some hundred starts are under way.
-  return PyBool_FromLong(core_of(self).request(*record, handle, token, descriptors) ? 1 : 0);
+  return PyBool_FromLong(core_of(self).request(*record, handle, token, descriptors, standby == 1) ? 1 : 0);
+}
+
+PyObject* supervisor_withdraw(PyObject* self, PyObject* record) {
+  if (record_of(self, record) == nullptr) return nullptr;
+  core_of(self).withdraw(handle_of_proxy(proxy_of(record)));
+  Py_RETURN_NONE;
 }
 
 PyObject* supervisor_stop(PyObject* self, PyObject* timeout) {
@@ -162,7 +170,11 @@ PyMethodDef methods[] = {
     {"start", as_method(supervisor_start), METH_FASTCALL | METH_KEYWORDS,
      "start($self, program, zygote_argv, preparation)\n--\n\nStarts it and waits until it is ready; an OSError says why not."},
     {"request", as_method(supervisor_request), METH_FASTCALL | METH_KEYWORDS,
-     "request($self, record, descriptors)\n--\n\nAsks for a worker. False: there is no supervisor, or it is gone."},
+     "request($self, record, descriptors, standby)\n--\n\n"
+     "Asks for a worker; as a standby, for the case that one of its crew dies and none is asked for. False: there is no\n"
+     "supervisor, or it is gone."},
+    {"withdraw", supervisor_withdraw, METH_O,
+     "withdraw($self, record, /)\n--\n\nA standby is not needed any more: it ends without having run, unless it was started."},
     {"stop", supervisor_stop, METH_O,
      "stop($self, timeout, /)\n--\n\nEnds it and all workers; waits timeout seconds for its end."},
     {"abandon", supervisor_abandon, METH_NOARGS, "abandon($self, /)\n--\n\nForgets it without touching it: in a forked child."},

@@ -53,6 +53,39 @@ int set_item(PyObject* self, PyObject* value, void* /*closure*/) {
   return 0;
 }
 
+// crew and memory_limit are written before the start only.
+PyObject* get_crew(PyObject* self, void* /*closure*/) { return PyLong_FromUnsignedLongLong(record(self).crew); }
+
+PyObject* get_memory_limit(PyObject* self, void* /*closure*/) { return PyLong_FromUnsignedLongLong(record(self).memory_limit); }
+
+template <std::uint64_t WorkerRecord::*Member>
+int set_number(PyObject* self, PyObject* value, void* /*closure*/) {
+  const std::uint64_t number = value == nullptr ? 0 : PyLong_AsUnsignedLongLong(value);
+  if (PyErr_Occurred() != nullptr) return -1;
+  if (static_cast<WorkerState>(record(self).state.load()) != WorkerState::kNew) {
+    PyErr_SetString(PyExc_RuntimeError, "this worker's start was asked for already");
+    return -1;
+  }
+  record(self).*Member = number;
+  return 0;
+}
+
+PyObject* get_excess(PyObject* self, void* /*closure*/) { return PyLong_FromUnsignedLongLong(record(self).excess.load()); }
+
+PyObject* get_ready(PyObject* self, void* /*closure*/) { return PyBool_FromLong(record(self).is_ready.load() != 0 ? 1 : 0); }
+
+PyObject* set_ready(PyObject* self, PyObject* /*unused*/) {
+  record(self).is_ready.store(1);
+  Py_RETURN_NONE;
+}
+
+PyObject* hold(PyObject* self, PyObject* /*unused*/) { return PyBool_FromLong(hold_worker(record(self)) ? 1 : 0); }
+
+PyObject* let_go(PyObject* self, PyObject* /*unused*/) {
+  let_go_of_worker(record(self));
+  Py_RETURN_NONE;
+}
+
 PyObject* set_payload(PyObject* self, PyObject* payload) {
   if (!PyBytes_Check(payload)) {
     return PyErr_Format(PyExc_TypeError, "a payload is bytes, not %s", Py_TYPE(payload)->tp_name);
@@ -148,6 +181,10 @@ PyMethodDef methods[] = {
      "wait_start($self, /, timeout=None)\n--\n\nWhether the worker runs, or never will, within timeout seconds."},
     {"begin", begin, METH_O,
      "begin($self, pid, /)\n--\n\nThe worker's first act. False: another process is that worker, or its start failed."},
+    {"set_ready", set_ready, METH_NOARGS, "set_ready($self, /)\n--\n\nFor the worker: its initializer is done."},
+    {"hold", hold, METH_NOARGS,
+     "hold($self, /)\n--\n\nFor who is to stop the process for a look at it, until let_go(). False: somebody else does."},
+    {"let_go", let_go, METH_NOARGS, "let_go($self, /)\n--\n\nIt goes on, or was killed."},
     {"ended", ended, METH_NOARGS, "ended($self, /)\n--\n\nWhether it has ended, on its own or with its supervisor."},
     {"set_queues", as_method(set_queues), METH_FASTCALL,
      "set_queues($self, /, *channels)\n--\n\nThe channels, two at most, whose receivers the worker's end wakes."},
@@ -164,6 +201,11 @@ PyGetSetDef attributes[] = {
     {"task_sequence", get_sequence, nullptr, "The number in its channel of the message taken last; 0: none.", nullptr},
     {"task_tag", get_tag, nullptr, "That message's tag.", nullptr},
     {"item", get_item, set_item, "The index in that message of what the worker runs now.", nullptr},
+    {"crew", get_crew, set_number<&WorkerRecord::crew>, "Which workers it belongs to; 0: none. Set before its start.", nullptr},
+    {"memory_limit", get_memory_limit, set_number<&WorkerRecord::memory_limit>,
+     "Bytes; beyond twice that it is killed in the middle of a task; 0: never. Set before its start.", nullptr},
+    {"excess", get_excess, nullptr, "Bytes that it had when it was killed for that; 0: it was not.", nullptr},
+    {"is_ready", get_ready, nullptr, "Whether its initializer is done.", nullptr},
     {"leaving", get_leaving, nullptr, "Why it leaves of its own accord: 0 it does not, 1 it is one too many, 2 it is idle, 3 it is too\n"
      "large.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},

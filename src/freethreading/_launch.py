@@ -14,7 +14,7 @@ import signal
 import sys
 from contextvars import Context
 from multiprocessing import util as _util
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from freethreading import _main_module, _serialize, _supervisor
 from freethreading._contexts import Sender
@@ -57,6 +57,15 @@ class InheritedDescriptor:
         return inherited[self.index]
 
 
+class Station(NamedTuple):
+    """What a worker is to its pool's engine."""
+
+    queues: tuple[Channel, ...]  # whose receivers its end wakes
+    crew: int  # which workers it belongs to
+    max_memory: int | None  # bytes
+    is_standby: bool  # it is started only where one of its crew dies and no other one is asked for
+
+
 inherited: list[int] = []  # in a worker: the descriptors of its arguments
 
 
@@ -71,8 +80,8 @@ class Popen:
         body: _FacadeProcess,
         facade: Worker | None,
         call: tuple[Any, Any, Any],
-        queues: tuple[Channel, ...] = (),
         context: Context | None = None,
+        station: Station | None = None,
     ) -> None:
         _util._flush_std_streams()  # type: ignore[attr-defined]
         self.returncode: int | None = None
@@ -90,10 +99,14 @@ class Popen:
         self.record = WorkerRecord()
         self._pid = 0
         # By an engine, which reads from the record what a dead worker had.
-        self._is_watched = bool(queues)
-        self.record.set_queues(*queues)
+        self._is_watched = station is not None
+        if station is not None:
+            self.record.set_queues(*station.queues)
+            self.record.crew = station.crew
+            self.record.memory_limit = station.max_memory or 0
         self.record.set_payload(pack([preparation, packed.data]))
-        _supervisor.request(self.record, [*first, *self._descriptors])
+        is_standby = station is not None and station.is_standby
+        _supervisor.request(self.record, [*first, *self._descriptors], is_standby)
 
     def _pickle(
         self, facade: Worker | None, call: tuple[Any, Any, Any], context: Context

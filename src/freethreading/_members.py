@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import select
@@ -10,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from freethreading import _serialize
-from freethreading._core import AtomicInt64, Channel, private_memory
+from freethreading import _serialize, _supervisor
+from freethreading._core import AtomicInt64, Channel
 from freethreading._cpus import share_of
 from freethreading._engine import Options
 from freethreading._exceptions import WorkerLostError
+from freethreading._launch import Station
 from freethreading._pool_worker import serve
 from freethreading._process_worker import PoolProcess
 
@@ -23,10 +25,10 @@ TERMINATE_SECONDS = 1.0
 # WorkerRecord.leaving: why a worker leaves of its own accord.
 SURPLUS = 1
 IDLE = 2
-# A worker that has so many times the memory that one may have is killed in the middle of its task, ...
+# What the supervisor goes by (core/include/freethreading/pool/worker_record.hpp).
 FAR_OVER = 2
-# ... by the drainer, which looks no more often than this.
-LOOK_SECONDS = 0.2
+# How long there has been no coming and going when the start of another worker is prepared.
+STANDBY_SECONDS = 1.0
 # How long a process may take to stop, and how often it is looked at meanwhile.
 STOP_SECONDS = 0.05
 STOP_POLL_SECONDS = 0.0001
@@ -38,17 +40,24 @@ MAX_FAILED_STARTS = 3
 # How long the drainer waits after the first such round, and twice that after the second.
 RETRY_SECONDS = 0.2
 
+_crews = itertools.count(1)
+
 
 class Member:
     """A worker process of an engine."""
 
-    __slots__ = ("number", "process", "ready", "reason")
+    __slots__ = ("is_dismissed", "max_memory", "number", "process")
 
-    def __init__(self, number: int, process: PoolProcess) -> None:
+    def __init__(self, number: int, process: PoolProcess, max_memory: int | None) -> None:
         self.number = number
         self.process = process
-        self.ready = False  # whether its initializer is done
-        self.reason: str | None = None  # why the drainer has killed it
+        self.max_memory = max_memory
+        self.is_dismissed = False  # a standby that was not needed
+
+    @property
+    def ready(self) -> bool:
+        """Whether its initializer is done, or it was to have none."""
+        return self.is_dismissed or self.process.record.is_ready
 
     @property
     def gone(self) -> bool:
@@ -69,23 +78,13 @@ class Member:
         finally:
             os.close(descriptor)
 
-    def kill_if_too_large(self, limit: int) -> None:
-        """Kills it if it has far more memory than `limit` bytes and is in a task, or in its initializer."""
-        record = self.process.record
-        pid, note = record.pid, (record.task_sequence, record.item)
-        if pid <= 0 or self.reason is not None or (self.ready and not record.item):
-            return  # one that is in no task looks itself
-        memory = private_memory(pid)
-        if memory > FAR_OVER * limit and self.kill_if(lambda: (record.task_sequence, record.item) == note):
-            self.reason = (
-                f"It had {memory:,} bytes of memory of its own, more than {FAR_OVER} times max_memory_per_child "
-                f"({limit:,}), and was ended by its pool. Give it smaller tasks, or a larger max_memory_per_child."
-            )
-
     def kill_if(self, is_so: Callable[[], bool]) -> bool:
-        """Stops it, and kills it if is_so() holds then; else it goes on. Whether it was killed."""
-        process, pid = self.process, self.process.record.pid
-        if state_of(pid) in ENDED:
+        """Stops it, and kills it if is_so() holds then; else it goes on. False: it was not killed, or that cannot be done
+        now.
+        """
+        process, record = self.process, self.process.record
+        pid = record.pid
+        if state_of(pid) in ENDED or not record.hold():
             return False
         is_stopped = state_of(pid) in STOPPED  # by somebody else: it stays so
         kills = False
@@ -104,13 +103,17 @@ class Member:
                 process.kill()
             elif not is_stopped:
                 process.resume()
+            record.let_go()
 
     def lost_error(self, task: str) -> BaseException:
         """What a task fails with that went with it."""
-        process = self.process
-        return WorkerLostError(
-            pid=process.pid or None, exitcode=process.exitcode, reason=self.reason, task=task
-        )
+        process, reason = self.process, None
+        if excess := process.record.excess:
+            reason = (
+                f"It had {excess:,} bytes of memory of its own, more than {FAR_OVER} times max_memory_per_child "
+                f"({self.max_memory:,}), and was ended. Give it smaller tasks, or a larger max_memory_per_child."
+            )
+        return WorkerLostError(pid=process.pid or None, exitcode=process.exitcode, reason=reason, task=task)
 
 
 class Crew:
@@ -122,8 +125,10 @@ class Crew:
         )  # how many workers are to leave: those that come first take one each
         self._members: list[Member] = []
         self._numbers = itertools.count()
-        self._next_look = 0.0
         self._failed_starts = 0  # rounds in a row in which workers died before they were ready
+        self._number = next(_crews)
+        self._standby: Member | None = None
+        self._changed = 0.0  # when the last worker came or went
 
     def __len__(self) -> int:
         return len(self._members)
@@ -156,7 +161,42 @@ class Crew:
 
     def start(self, options: Options, args: tuple[Any, ...], queues: tuple[Channel, ...]) -> None:
         """Starts a worker; see start_member(). Raises what that raises."""
-        self._members.append(start_member(next(self._numbers), options, args, queues))
+        station = Station(queues, self._number, options.max_memory, is_standby=False)
+        self._members.append(start_member(next(self._numbers), options, args, station))
+        self._changed = time.monotonic()
+
+    def keep_standby(
+        self, options: Options, args: Callable[[], tuple[Any, ...]], queues: tuple[Channel, ...]
+    ) -> None:
+        """Prepares the start of a worker for the case that one dies while this process can do nothing, once the others have
+        been there for a while.
+        """
+        now = time.monotonic()
+        if self._standby is not None or now - self._changed < STANDBY_SECONDS:
+            return
+        self._changed = now
+        if not all(member.ready for member in self._members):
+            return
+        station = Station(queues, self._number, options.max_memory, is_standby=True)
+        # Where the system has too little of something, it is tried again.
+        with contextlib.suppress(OSError, MemoryError):
+            self._standby = start_member(next(self._numbers), options, args(), station)
+
+    def enlist(self) -> None:
+        """A standby that was started becomes one of the workers."""
+        standby = self._standby
+        if standby is not None and (standby.process.record.pid or standby.gone):
+            self._standby = None
+            standby.process.enlist()
+            self._members.append(standby)
+
+    def dismiss_standby(self) -> None:
+        """It ends without having run; or it was started, and is a worker as others."""
+        standby, self._standby = self._standby, None
+        if standby is not None:
+            standby.is_dismissed = True  # its end is no failed start
+            _supervisor.withdraw(standby.process.record)
+            self._members.append(standby)
 
     def at(self, number: int, taken: int) -> Member | None:
         """Who has noted the message of that number as one of the first `taken`: its taker, until that takes another."""
@@ -166,27 +206,16 @@ class Crew:
                 return member
         return None
 
-    def look_at_memory(self, limit: int) -> None:
-        """Kills those that have far more than `limit` bytes. Where the last look was a moment ago, does nothing."""
-        now = time.monotonic()
-        if now < self._next_look:
-            return
-        for member in self._members:
-            member.kill_if_too_large(limit)
-        self._next_look = now + LOOK_SECONDS
-
-    def is_ready(self, number: int) -> None:
-        """The initializer of the worker of that number is done."""
+    def one_is_ready(self) -> None:
+        """The initializer of a worker is done."""
         self._failed_starts = 0
-        for member in self._members:
-            if member.number == number:
-                member.ready = True
 
     def remove(self, member: Member) -> bool:
         """False: it was removed already."""
         if member not in self._members:
             return False
         self._members.remove(member)
+        self._changed = time.monotonic()
         return True
 
     def count_failed_start(self, buried: list[Member]) -> Member | None:
@@ -204,6 +233,7 @@ class Crew:
 
     def terminate(self) -> None:
         """Tells all to end."""
+        self.dismiss_standby()
         for member in self._members:
             member.process.terminate()
 
@@ -222,18 +252,18 @@ class Crew:
         self.__dict__.pop("surplus", None)
 
 
-def start_member(number: int, options: Options, args: tuple[Any, ...], queues: tuple[Channel, ...]) -> Member:
-    """Starts a worker: serve(number, *args, ...), with what the options say. Its end wakes the receivers of `queues`."""
+def start_member(number: int, options: Options, args: tuple[Any, ...], station: Station) -> Member:
+    """Starts a worker: serve(number, *args, ...), with what the options say."""
     prefix = options.name_prefix
     process = PoolProcess(
         target=serve,
         name=f"{prefix}_{number}" if prefix else None,
         args=(number, *args, options.max_tasks, options.idle_timeout, options.max_memory),
-        queues=queues,
+        station=station,
         cpus=share_of(options.cpus, options.workers),
     )
     process.start()
-    return Member(number, process)
+    return Member(number, process, options.max_memory)
 
 
 def state_of(pid: int) -> str:

@@ -88,8 +88,8 @@ class WorkerPool:
     A worker process that has more than `max_memory_per_child` bytes is replaced when it is done with its task: a call, a
     chunk of a map, or an item of a map without a chunk size. Its anonymous memory counts (RssAnon in /proc/<pid>/status),
     which also has what it began with; files and shared memory do not. One that grows beyond twice that in the
-    middle of a task is killed, and the task fails with :class:`WorkerLostError` that says so; the program looks five times a
-    second, when it is not in C code that keeps the GIL. Threads share one memory: there it has no effect.
+    middle of a task is killed, and the task fails with :class:`WorkerLostError` that says so (its supervisor looks five
+    times a second). Threads share one memory: there it has no effect.
 
     A worker process that dies fails the call that it was running with :class:`WorkerLostError` and is replaced.
 

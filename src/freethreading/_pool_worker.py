@@ -105,6 +105,7 @@ def serve(
             results.put(START_FAILED, number, 0, payload)
             return
     del setup
+    record.set_ready()
     results.put(READY, number, 0, b"")
     while max_tasks is None or max_tasks > 0:
         try:

@@ -184,6 +184,7 @@ class ProcessDrainer(Engine):
         epochs = self._calls.epochs()  # before it looks: what changes later ends its sleep
         if self._state == TERMINATED or self.broken is not None:
             return False
+        self._crew.enlist()
         self._staff()
         if self._crew.gone():  # whose wake-up may have been before the epochs
             message = self._calls.drain()
@@ -213,8 +214,6 @@ class ProcessDrainer(Engine):
         for number, job in list(self._jobs.items()):
             if job.is_due:
                 self._progress(number, job)
-        if self.options.max_memory is not None:
-            self._crew.look_at_memory(self.options.max_memory)
         for _ in range(len(self._ending)):
             self._end_call(self._ending.popleft())
         buried = [member for member in self._crew.gone() if self._bury(member)]
@@ -234,14 +233,21 @@ class ProcessDrainer(Engine):
         # Starts the workers that are missing, and has those leave that are too many.
         needed = self._workers_needed()
         missing = self._crew.missing(needed, max(self._wanted, needed), self._tasks)
-        if missing > 0 and self.broken is None:
-            handles = self._tasks.handle, self._results.handle, self._functions.handle
-            args = (*handles, handle_of(self._crew.surplus), self._made_in, self._setup)
-            try:
-                for _ in range(missing):
-                    self._crew.start(self.options, args, (self._inbox, self._results))
-            except BaseException as error:
-                self._set_broken(error)
+        if self.broken is not None:
+            return
+        try:
+            for _ in range(missing):
+                self._crew.start(self.options, self._worker_args(), (self._inbox, self._results))
+            if needed and self._state == OPEN:
+                self._crew.keep_standby(self.options, self._worker_args, (self._inbox, self._results))
+            else:
+                self._crew.dismiss_standby()
+        except BaseException as error:
+            self._set_broken(error)
+
+    def _worker_args(self) -> tuple[Any, ...]:
+        handles = self._tasks.handle, self._results.handle, self._functions.handle
+        return *handles, handle_of(self._crew.surplus), self._made_in, self._setup
 
     def _workers_needed(self) -> int:
         with self._lock:
@@ -256,7 +262,7 @@ class ProcessDrainer(Engine):
     # `_block` keeps alive what the payload refers to, until it has been unpickled.
     def _receive(self, kind: int, number: int, index: int, payload: bytes, _block: Block | None) -> None:
         if kind == READY:
-            self._crew.is_ready(number)
+            self._crew.one_is_ready()
         elif kind == START_FAILED:
             self._set_broken(load_answer(kind, payload)[1])
         else:

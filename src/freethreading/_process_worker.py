@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from freethreading import _native_threads, _serialize
 from freethreading._exceptions import OwnershipError
 from freethreading._fork_gate import fork_gate
-from freethreading._launch import Popen
+from freethreading._launch import Popen, Station
 from freethreading._loaded import loaded
 from freethreading._worker import Worker, facade_of
 
 if TYPE_CHECKING:
-    from freethreading._core import Channel, WorkerRecord
+    from freethreading._core import WorkerRecord
 
 _pool_numbers = itertools.count(1)
 
@@ -69,7 +69,11 @@ class _FacadeProcess(_process.BaseProcess):
             _process._cleanup()  # type: ignore[attr-defined]
             self._launch()
             self._sentinel = None  # close() deletes it; ours is the launcher's
-            _process._children.add(self)  # type: ignore[attr-defined]
+            if not self._is_standby():
+                _process._children.add(self)  # type: ignore[attr-defined]
+
+    def _is_standby(self) -> bool:
+        return False
 
     def _launch(self) -> None:
         raise NotImplementedError
@@ -170,22 +174,25 @@ class WorkerProcess(_FacadeProcess):
 
 
 class PoolProcess(_FacadeProcess):
-    """A pool's worker that is a process, for so many CPUs. Its end wakes the receivers of `queues`."""
+    """A pool's worker that is a process, for so many CPUs. A standby is nobody's child until enlist()."""
 
     def __init__(
         self,
         target: Callable[..., object],
         name: str | None,
         args: tuple[Any, ...],
-        queues: tuple[Channel, ...],
+        station: Station,
         cpus: int,
     ) -> None:
         # Daemonic to multiprocessing here, which must not wait for it; not in the worker, which may have children.
         super().__init__(name if name is not None else f"PoolWorker-{next(_pool_numbers)}", True)
         self.facade = facade_of(self)
         self._call = (target, args)
-        self._queues = queues
+        self._station = station
         self.cpus = cpus
+
+    def _is_standby(self) -> bool:
+        return self._station.is_standby
 
     @property
     def record(self) -> WorkerRecord:
@@ -194,8 +201,13 @@ class PoolProcess(_FacadeProcess):
 
     def _launch(self) -> None:
         target, args = self._call
-        self._popen = Popen(self, None, (target, args, {}), self._queues)
-        self._queues = ()
+        self._popen = Popen(self, None, (target, args, {}), station=self._station)
+        self._station = self._station._replace(queues=())
+
+    def enlist(self) -> None:
+        """It was a standby, and was started."""
+        self._station = self._station._replace(is_standby=False)
+        _process._children.add(self)  # type: ignore[attr-defined]
 
     def suspend(self) -> None:
         """Has it stop, in a moment, until resume()."""

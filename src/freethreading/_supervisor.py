@@ -33,20 +33,27 @@ _lock = threading.Lock()
 _supervisor: _core.Supervisor | None = None  # guarded by _lock
 
 
-def request(record: _core.WorkerRecord, descriptors: list[int]) -> None:
-    """Has the worker of the record started. Does not wait for it."""
+def request(record: _core.WorkerRecord, descriptors: list[int], standby: bool = False) -> None:
+    """Has the worker of the record started; a standby where one of its crew dies and none is asked for. Does not wait."""
     global _supervisor
     with _lock:
         if _supervisor is None:
             _supervisor = _core.Supervisor()
         for _ in range(STARTS):
-            if _supervisor.request(record, descriptors):
+            if _supervisor.request(record, descriptors, standby):
                 return
             _start(_supervisor)
-        if not _supervisor.request(record, descriptors):
+        if not _supervisor.request(record, descriptors, standby):
             raise OSError(
                 "worker processes cannot be started: the supervisor process ended at once, several times"
             )
+
+
+def withdraw(record: _core.WorkerRecord) -> None:
+    """A standby is not needed any more. Its record says how it ended, as any worker's."""
+    with _lock:
+        if _supervisor is not None:
+            _supervisor.withdraw(record)
 
 
 def pid() -> int:

@@ -42,6 +42,11 @@ def until(condition):
             sys.exit("waited in vain")
         threading.Event().wait(0.005)
 
+def die_at(point):
+    # Not this process, which looks at the variable at its first crash point: a supervisor and a zygote that are started now.
+    with freethreading.Lock():
+        os.environ["FT_CRASH_AT"] = point
+
 def works():
     queue = freethreading.Queue()
     worker = freethreading.Worker(target=put, args=(queue, 7))
@@ -59,6 +64,12 @@ CRASH_POINTS = [
     "worker_record.claimed",
     "worker_record.state_stored",
 ]
+# Those that a supervisor comes by in what it does for pools while the program does nothing.
+CRASH_POINTS_FOR_POOLS = [
+    "supervisor.suspect.stopped",
+    "supervisor.suspect.noted",
+    "supervisor.standby.used",
+]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -66,9 +77,9 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "FREETHREADING_BACKEND": "multiprocessing", "PYTHONPATH": path, **more}
 
 
-def run(body: str, **more: str) -> subprocess.CompletedProcess[str]:
+def run(body: str, *args: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(body)],
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(body), *args],
         env=environment(**more),
         capture_output=True,
         text=True,
@@ -77,9 +88,9 @@ def run(body: str, **more: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def answers(body: str, **more: str) -> str:
+def answers(body: str, *args: str, **more: str) -> str:
     """What the program printed, which must have ended well."""
-    done = run(body, **more)
+    done = run(body, *args, **more)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -377,22 +388,65 @@ def test_a_death_at_a_crash_point(point: str) -> None:
     """Every worker ends, one way or the other, and new ones can be made."""
     printed = answers(
         """
-        del os.environ["FT_CRASH_AT"]
-        codes = []
+        codes, supervisors = [], []
+        die_at(sys.argv[1])
         for _ in range(3):
             queue = freethreading.Queue()
             worker = freethreading.Worker(target=put, args=(queue, 7))
             worker.start()
+            supervisors.append(_supervisor.pid())
+            os.environ.pop("FT_CRASH_AT", None)
             worker.join(20)
             codes.append(worker.exitcode)
-        print(codes[0] in (0, 1, -9), codes[1:])
+        print(*codes, supervisors[0] != supervisors[1])
     """,
-        FT_CRASH_AT=point,
+        point,
     )
-    lived, _, others = printed.partition(" ")
-    assert lived == "True"
-    # A zygote keeps the environment that it was started with, and its workers die at the point of a worker's.
-    assert others == "[0, 0]" or point.startswith("worker_record."), printed
+    first, *others, has_died = printed.split()
+    assert first in {"0", "1", "-9"}
+    if point.startswith("supervisor."):
+        assert has_died == "True"
+        assert others == ["0", "0"]
+    else:  # a zygote keeps the environment that it was started with, and all of its workers die at the point of a worker's
+        assert first != "0"
+
+
+@pytest.mark.skipif(not hasattr(_core, "set_crash_point"), reason="this build has no crash points")
+@pytest.mark.parametrize("point", CRASH_POINTS_FOR_POOLS)
+def test_a_death_at_a_crash_point_in_the_care_of_a_pool(point: str) -> None:
+    """The call that was to be ended fails, and the pool gets a supervisor and workers again."""
+    printed = answers(
+        """
+        import ctypes, select
+
+        def keep(size):
+            kept = b"x" * size
+            threading.Event().wait()
+
+        def die():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def wait_in_c_for_the_end_of(pid):
+            # With the GIL: the program does nothing meanwhile. struct pollfd: a descriptor, POLLIN, what is found.
+            descriptor = os.pidfd_open(pid)
+            fields = (ctypes.c_int * 2)(descriptor, select.POLLIN)
+            ctypes.PyDLL(None).poll(fields, 1, 30_000)
+            os.close(descriptor)
+
+        die_at(sys.argv[1])
+        with freethreading.WorkerPoolExecutor(1, max_memory_per_child=64 << 20) as executor:
+            executor.submit(abs, 1).result(20)
+            supervisor = _supervisor.pid()
+            until(lambda: executor._engine._crew._standby is not None)
+            del os.environ["FT_CRASH_AT"]
+            call = executor.submit(keep, 200 << 20) if "suspect" in sys.argv[1] else executor.submit(die)
+            wait_in_c_for_the_end_of(supervisor)
+            error = call.exception(20)
+            print(type(error).__name__, executor.submit(abs, -3).result(20), _supervisor.pid() != supervisor)
+    """,
+        point,
+    )
+    assert printed == "WorkerLostError 3 True"
 
 
 @pytest.mark.skipif(not hasattr(_core, "set_crash_point"), reason="this build has no crash points")
@@ -405,7 +459,8 @@ def test_every_crash_point_of_supervisor_and_worker_is_in_the_table() -> None:
         for line in path.read_text().splitlines()
         if "FT_CRASH_POINT(" in line
     }
-    assert {name for name in found if name.startswith(("supervisor.", "worker_record."))} == set(CRASH_POINTS)
+    known = {*CRASH_POINTS, *CRASH_POINTS_FOR_POOLS}
+    assert {name for name in found if name.startswith(("supervisor.", "worker_record."))} == known
 
 
 def test_a_daemonic_worker_may_have_workers(backend: str) -> None:

@@ -30,6 +30,7 @@ class Deadline {
   [[nodiscard]] constexpr bool is_never() const noexcept { return at_ == kNever; }
   [[nodiscard]] constexpr bool is_immediate() const noexcept { return at_ == kImmediate; }
   [[nodiscard]] bool passed() const noexcept;
+  [[nodiscard]] friend constexpr bool sooner(const Deadline& one, const Deadline& other) noexcept { return one.at_ < other.at_; }
   // Nanoseconds left, 0 when passed, the largest value when it never passes.
   [[nodiscard]] Nanoseconds remaining() const noexcept;
 

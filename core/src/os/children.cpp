@@ -11,13 +11,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstddef>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <string_view>
 
 #include "os/signals.hpp"
 
@@ -147,6 +150,23 @@ bool wait_for_child(int pid) noexcept {
 }
 
 void kill_process(int pid, int signal) noexcept { static_cast<void>(kill(pid, signal)); }
+
+bool is_stopped(int pid) noexcept {
+  std::array<char, 32> path{};
+  // NOLINTNEXTLINE(*-vararg): std::format allocates
+  static_cast<void>(std::snprintf(path.data(), path.size(), "/proc/%d/stat", pid));
+  const int descriptor = open(path.data(), O_RDONLY | O_CLOEXEC);  // NOLINT(*-vararg): it is open's
+  if (descriptor < 0) {
+    return false;
+  }
+  std::array<char, 128> bytes{};
+  const ssize_t length = read(descriptor, bytes.data(), bytes.size());
+  close(descriptor);
+  // proc(5): the process id, its name in brackets, which may have some itself, a letter.
+  const std::string_view text(bytes.data(), length > 0 ? static_cast<std::size_t>(length) : 0);
+  const std::size_t letter = text.rfind(')') + 2;
+  return text.rfind(')') != std::string_view::npos && letter < text.size() && (text[letter] == 'T' || text[letter] == 't');
+}
 
 bool move_to_orphan() noexcept {
   const pid_t child = fork();

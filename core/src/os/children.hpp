@@ -24,6 +24,8 @@ void reap(int pid) noexcept;
 // Waits for one child; false: it is not ours, or somebody else waits for it.
 bool wait_for_child(int pid) noexcept;
 void kill_process(int pid, int signal) noexcept;
+// Whether the process is stopped (SIGSTOP), its first thread at least.
+[[nodiscard]] bool is_stopped(int pid) noexcept;
 
 // Continues in a child of its own that nobody waits for; the caller's process ends. False: errno.
 [[nodiscard]] bool move_to_orphan() noexcept;

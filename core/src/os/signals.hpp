@@ -13,6 +13,8 @@ inline constexpr int kTerminate = SIGTERM;
 inline constexpr int kQuit = SIGQUIT;
 inline constexpr int kChildEnded = SIGCHLD;
 inline constexpr int kKill = SIGKILL;
+inline constexpr int kStop = SIGSTOP;
+inline constexpr int kContinue = SIGCONT;
 
 // From now on SIGCHLD, SIGTERM, SIGQUIT, SIGINT and SIGHUP are read with next_signal(). `before`: what was blocked before.
 // The descriptor; -1: errno.

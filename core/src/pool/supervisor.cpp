@@ -68,12 +68,15 @@ std::string Supervisor::start(Session& session, const SupervisorConfig& config) 
 }
 
 bool Supervisor::request(WorkerRecord& record, const Handle& handle, const WorkerToken& token,
-                         const std::vector<int>& descriptors) {
+                         const std::vector<int>& descriptors, bool standby) {
   // One that is killed takes requests until the last of its threads is gone: who waits for its workers knows before.
   if (control_ < 0 || session_->place().liveness(owner_) != Liveness::kAlive) {
     return false;
   }
-  const protocol::StartRequest request{.offset = handle.offset, .generation = handle.generation, .token = token};
+  const protocol::StartRequest request{.offset = handle.offset,
+                                       .generation = handle.generation,
+                                       .kind = standby ? protocol::RequestKind::kStandby : protocol::RequestKind::kStart,
+                                       .token = token};
   // Before it is sent: the worker may run before this returns.
   record.supervisor.store(owner_);
   record.state.store(static_cast<std::uint32_t>(WorkerState::kStarting));
@@ -83,6 +86,17 @@ bool Supervisor::request(WorkerRecord& record, const Handle& handle, const Worke
   record.state.store(static_cast<std::uint32_t>(WorkerState::kNew));
   record.supervisor.store(kNobody);
   return false;
+}
+
+void Supervisor::withdraw(const Handle& handle) noexcept {
+  if (control_ < 0) {
+    return;
+  }
+  const protocol::StartRequest request{.offset = handle.offset,
+                                       .generation = handle.generation,
+                                       .kind = protocol::RequestKind::kWithdraw,
+                                       .token = {}};
+  static_cast<void>(os::send_packet(control_, &request, sizeof request, {}, true));
 }
 
 void Supervisor::stop(Deadline deadline) noexcept {

@@ -1,6 +1,6 @@
 // What the program, the supervisor, the zygote and its spares say to each other: packets of these structs, descriptors beside them.
 //
-//   program -> supervisor   StartRequest + the worker's descriptors
+//   program -> supervisor   StartRequest + the worker's descriptors, unless it is a withdrawal
 //   supervisor -> program   Ready, once
 //   supervisor -> zygote    ForkOrder
 //   zygote -> supervisor    ForkAnswer + the spare's socket, one for each order, in order
@@ -25,9 +25,16 @@ inline constexpr int kRegion = 4;
 inline constexpr int kPreparation = 5;
 inline constexpr int kDeathPipe = 6;  // the zygote's only
 
+enum class RequestKind : std::uint64_t {
+  kStart = 0,
+  kStandby,   // to be started where a worker of its crew dies and the program asks for none
+  kWithdraw,  // of one that was kStandby: it is to be kFailed, unless it was started already
+};
+
 struct StartRequest {
   std::uint64_t offset;  // the WorkerRecord's Handle
   std::uint64_t generation;
+  RequestKind kind;
   WorkerToken token;
 };
 

@@ -37,13 +37,24 @@ int Supervision::run() {
   // At once, so that it boots while the program prepares its first worker. Where this fails, the first order tells.
   static_cast<void>(zygote_.start(death_pipe_, mask_before_));
   while (!ending_) {
-    handle(os::wait_readable({program_, protocol::kControl, zygote_.socket(), signals_}, spares_.next()));
+    handle(os::wait_readable({program_, protocol::kControl, zygote_.socket(), signals_}, next()));
+    memory_.look(records_);
+    use_standbys();
     start_waiting();
     spares_.let_go();
     order_spares();
   }
   end_everything();
   return 0;
+}
+
+// When there is something to do, if nothing comes before.
+Deadline Supervision::next() const noexcept {
+  Deadline next = spares_.next();
+  for (const Deadline& other : {standbys_.next(), memory_.next()}) {
+    next = sooner(next, other) ? next : other;
+  }
+  return next;
 }
 
 bool Supervision::begin() {
@@ -98,11 +109,38 @@ void Supervision::receive_requests() {
                                      .type = ObjectType::kWorker});
     FT_CRASH_POINT("supervisor.requested");
     if (waiting.record == nullptr) {  // nobody waits for this worker any more
-      std::for_each(waiting.descriptors.begin(), waiting.descriptors.end(), os::close_descriptor);
-      continue;
+      forget(waiting);
+    } else {
+      take_request(request, std::move(waiting));
     }
-    waiting_.push_back(std::move(waiting));
+  }
+}
+
+void Supervision::take_request(const protocol::StartRequest& request, Waiting waiting) {
+  const std::uint64_t crew = body(waiting.record).crew;
+  switch (request.kind) {
+    case protocol::RequestKind::kStart:
+      standbys_.asked(crew);
+      waiting_.push_back(std::move(waiting));
+      spares_.expect_more();
+      break;
+    case protocol::RequestKind::kStandby:
+      standbys_.add(crew, std::move(waiting));
+      break;
+    case protocol::RequestKind::kWithdraw:
+      if (std::optional<Waiting> standby = standbys_.take(waiting.record)) {
+        fail(*standby, kExitedWithOne);
+      }
+      forget(waiting);
+      break;
+  }
+}
+
+void Supervision::use_standbys() {
+  while (std::optional<Waiting> standby = standbys_.take_due()) {
+    waiting_.push_back(std::move(*standby));
     spares_.expect_more();
+    FT_CRASH_POINT("supervisor.standby.used");
   }
 }
 
@@ -158,7 +196,8 @@ void Supervision::hand_over(const Spare& spare) {
   static_cast<void>(claim_worker(body(record), spare.pid));
   records_.push_back(record);
   record = nullptr;
-  forget_first();
+  forget(waiting_.front());
+  waiting_.pop_front();
 }
 
 void Supervision::order_spares() {
@@ -188,22 +227,25 @@ void Supervision::lost_a_spare(std::int32_t status) {
 }
 
 void Supervision::fail_first(std::int32_t status) {
-  WorkerRecord& record = body(waiting_.front().record);
+  fail(waiting_.front(), status);
+  waiting_.pop_front();
+}
+
+void Supervision::fail(Waiting& start, std::int32_t status) {
+  WorkerRecord& record = body(start.record);
   constexpr std::int32_t kNobodys = -1;
   static_cast<void>(claim_worker(record, kNobodys));
   record.wait_status.store(status);
   static_cast<void>(advance_worker_state(session_->place(), record, WorkerState::kFailed));
-  forget_first();
+  forget(start);
 }
 
-// Of the first in waiting_: its descriptors have been passed on, or nobody wants them.
-void Supervision::forget_first() {
-  Waiting& first = waiting_.front();
-  std::for_each(first.descriptors.begin(), first.descriptors.end(), os::close_descriptor);
-  if (first.record != nullptr) {
-    session_->drop_reference(first.record);
+// Its descriptors have been passed on, or nobody wants them.
+void Supervision::forget(Waiting& start) {
+  std::for_each(start.descriptors.begin(), start.descriptors.end(), os::close_descriptor);
+  if (start.record != nullptr) {
+    session_->drop_reference(start.record);
   }
-  waiting_.pop_front();
 }
 
 void Supervision::bury_the_dead() {
@@ -240,6 +282,10 @@ void Supervision::bury_process(int pid, std::int32_t status) {
   if (found != records_.end()) {
     ObjectHeader* record = *found;
     records_.erase(found);
+    const auto leaving = static_cast<Leaving>(body(record).leaving.load());
+    if (leaving != Leaving::kSurplus && leaving != Leaving::kIdle) {
+      standbys_.died(body(record).crew);
+    }
     body(record).wait_status.store(status);
     static_cast<void>(advance_worker_state(place, body(record), WorkerState::kExited));
     FT_CRASH_POINT("supervisor.exit_written");
@@ -271,6 +317,9 @@ void Supervision::end_everything() {
   }
   while (!waiting_.empty()) {
     fail_first(kExitedWithOne);
+  }
+  while (std::optional<Waiting> standby = standbys_.take_any()) {
+    fail(*standby, kExitedWithOne);
   }
 }
 

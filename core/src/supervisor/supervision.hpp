@@ -13,8 +13,11 @@
 #include "os/children.hpp"
 #include "os/signals.hpp"
 #include "pool/supervisor_protocol.hpp"
+#include "supervisor/memory_watch.hpp"
 #include "supervisor/spares.hpp"
+#include "supervisor/standbys.hpp"
 #include "supervisor/sweeper.hpp"
+#include "supervisor/waiting.hpp"
 #include "supervisor/zygote.hpp"
 
 namespace freethreading::supervisor {
@@ -31,17 +34,12 @@ class Supervision {
   int run();
 
  private:
-  // A worker that was asked for and that no spare has yet.
-  struct Waiting {
-    ObjectHeader* record;
-    WorkerToken token;
-    std::vector<int> descriptors;
-    int attempts = 0;  // spares that were lost while this was the first of all
-  };
-
   bool begin();
+  [[nodiscard]] Deadline next() const noexcept;
   void handle(unsigned ready);
   void receive_requests();
+  void take_request(const protocol::StartRequest& request, Waiting waiting);
+  void use_standbys();
   void receive_answers();
   void start_waiting();
   void hand_over(const Spare& spare);
@@ -51,7 +49,8 @@ class Supervision {
   void bury_process(int pid, std::int32_t status);
   void lost_a_spare(std::int32_t status);
   void fail_first(std::int32_t status);
-  void forget_first();
+  void fail(Waiting& start, std::int32_t status);
+  void forget(Waiting& start);
   void end_everything();
   [[nodiscard]] WorkerRecord& body(ObjectHeader* record) const noexcept { return *record->body<WorkerRecord>(); }
 
@@ -66,6 +65,8 @@ class Supervision {
   int death_pipe_held_ = -1;
   std::deque<Waiting> waiting_;
   Spares spares_;
+  Standbys standbys_;
+  MemoryWatch memory_;
   std::size_t ordered_ = 0;  // spares that the zygote has not answered for
   bool refused_ = false;     // the zygote would take no order: it ends
   std::vector<ObjectHeader*> records_;  // of workers that have a process

@@ -41,8 +41,11 @@ class Supervisor {
   [[nodiscard]] std::string start(Session& session, const SupervisorConfig& config);
   // Asks for a worker: `record` is the body behind `handle`; `descriptors` (253 at most) arrive in the worker. The record is
   // kStarting from then on. False: the supervisor is gone, or there was none, and the record is as it was.
+  // `standby`: it is started only where a worker of its crew dies and no other one is asked for.
   [[nodiscard]] bool request(WorkerRecord& record, const Handle& handle, const WorkerToken& token,
-                             const std::vector<int>& descriptors);
+                             const std::vector<int>& descriptors, bool standby);
+  // A standby is not needed any more: it ends as kFailed, or was started already. Nothing where the supervisor is gone.
+  void withdraw(const Handle& handle) noexcept;
   // The supervisor's process id; 0: there is none.
   [[nodiscard]] int pid() const noexcept { return pid_; }
   // Ends supervisor, zygote and all workers; waits for the supervisor's end until the deadline.
