@@ -124,19 +124,23 @@ class WorkerPoolExecutor(Executor):
                 raise ValueError("buffersize must be None or > 0")
         deadline = None if timeout is None else timeout + time.monotonic()
         engine = self._engine
-        calls: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
+        calls: Iterator[tuple[Any, ...]]
         shared_out = engine.for_map(fn) if chunksize == 1 and buffersize is None else None
         if shared_out is not None:
             context = copy_context()
-            items = list(calls)
+            # Those of one iterable need no tuples.
+            star = len(iterables) != 1
+            items: list[Any] = list(zip(*iterables, strict=False) if star else iterables[0])
             gathered = Gathered(len(items))
             try:
-                flight = engine.submit_map(shared_out, items, True, gathered, context) if items else None
+                flight = engine.submit_map(shared_out, items, star, gathered, context) if items else None
             except EngineClosedError:
                 raise _closed_error() from None
             if flight is not None:
                 return JobResults(engine._reference, gathered, flight, deadline, return_exceptions)
-            calls = iter(items)
+            calls = iter(items) if star else zip(items, strict=True)
+        else:
+            calls = zip(*iterables, strict=False)
         single = chunksize == 1 and engine.carries(fn)
         batch = Batch(fn if single else engine.prepare(fn), copy_context(), single)
         chunks = _chunks(calls, chunksize)

@@ -15,6 +15,7 @@ from freethreading._contexts import private_copy
 from freethreading._core import Taker
 from freethreading._engine import ONE, EngineClosedError, Outcome, Task, terminated_error
 from freethreading._futures import until_done
+from freethreading._map_job import Failure
 from freethreading._results import PoolSink, timeout_error
 from freethreading._threads import Thread
 
@@ -36,15 +37,6 @@ FLOWING = 16
 NAP_SECONDS = 50e-6
 # An iterator's finaliser may come by without the lock: how long its feed sleeps until it looks.
 LOOK_SECONDS = 0.5
-
-
-class Failure:
-    """Stands among results for an exception."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
 
 
 class Feed(PoolSink):

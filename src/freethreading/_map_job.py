@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from freethreading._core import MapJob, handle_of
+from freethreading._core import MapJob, Taker, handle_of
 from freethreading._flight import describe_call
 from freethreading._frames import pack, pack_number
-from freethreading._futures import outcomes_of, raise_failure, until_done
+from freethreading._futures import raise_failure, until_done
 
 if TYPE_CHECKING:
     from freethreading._engine import Engine, Outcome, Sink
@@ -141,6 +141,15 @@ class SharedFlight(JobFlight[MapJob]):
             self.accept(index, (False, error(describe_call(self.function, self.first + index))))
 
 
+class Failure:
+    """Stands among results for an exception."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
 class JoinSink:
     """The sink of a task that has a thread work on a job: it has no outcomes of its own."""
 
@@ -169,7 +178,7 @@ class Gathered:
     cancellable = True
 
     def __init__(self, length: int) -> None:
-        self.ready: collections.deque[Outcome] = collections.deque()  # in order
+        self.ready: collections.deque[Any] = collections.deque()  # in order: values, and Failures
         self.condition: threading.Condition = threading.Condition(threading.Lock())
         self._missing = length  # outcomes not yet in `ready`; written under the condition, as what follows
         self._listeners: list[Callable[[Any], object]] = []
@@ -181,19 +190,23 @@ class Gathered:
     def cancel(self) -> None:
         raise AssertionError("it is the job that is cancelled")
 
-    def deliver(self, first: int, outcomes: list[Outcome]) -> None:  # noqa: ARG002
+    def deliver(self, first: int, outcomes: list[Outcome]) -> None:
+        failures = [index for index, (done, _) in enumerate(outcomes) if not done]
+        self.deliver_values(first, [value for _, value in outcomes], failures)
+
+    def deliver_values(self, first: int, values: list[Any], failures: list[int]) -> None:  # noqa: ARG002
+        for index in failures:
+            values[index] = Failure(values[index])
         with self.condition:
             if not self._is_closed:
-                self.ready.extend(outcomes)
+                self.ready.extend(values)
             # Behind them: who finds nothing missing, and nothing ready, has had all.
-            self._missing -= len(outcomes)
+            self._missing -= len(values)
             listeners, self._listeners = self._listeners, []
             self.condition.notify_all()
+        values.clear()  # a consumer that drops a result shall not find it kept by the worker
         for listener in listeners:
             listener(self)
-
-    def deliver_values(self, first: int, values: list[Any], failures: list[int]) -> None:
-        self.deliver(first, outcomes_of(values, failures))
 
     def is_over(self) -> bool:
         """Whether nothing will come any more."""
@@ -227,46 +240,37 @@ class Gathered:
                 listener(self)
 
 
-class JobResults(Iterator[Any]):
+class JobResults(Taker, Iterator[Any]):
     """Iterates over the results of an executor's map(), with ``for`` or with ``async for``.
 
     It ends with the first call that raises (but for `return_exceptions`), and when it is closed or dropped: calls that have
     not begun are cancelled then. Safe to share among threads.
     """
 
-    def __init__(
-        self,
+    _engine: weakref.ref[Engine]
+    _gathered: Gathered
+    _ready: collections.deque[Any]
+    _flight: JobFlight[Any]
+    _deadline: float | None
+    _return_exceptions: bool
+
+    def __new__(
+        cls,
         engine: weakref.ref[Engine],
         gathered: Gathered,
         flight: JobFlight[Any],
         deadline: float | None,
         return_exceptions: bool,
-    ) -> None:
+    ) -> JobResults:
+        """Over what is gathered of the flight."""
+        self = super().__new__(cls, gathered.ready.popleft, Failure)
         self._engine = engine
         self._gathered = gathered
         self._ready = gathered.ready
         self._flight = flight
         self._deadline = deadline
         self._return_exceptions = return_exceptions
-
-    def __iter__(self) -> JobResults:
         return self
-
-    def __next__(self) -> Any:
-        while True:
-            try:
-                done, value = self._ready.popleft()
-            except IndexError:
-                if not self._wait():
-                    raise StopIteration from None
-            else:
-                break
-        if done:
-            return value
-        try:
-            return self._failure(value)
-        finally:
-            del value  # the exception's traceback keeps this frame
 
     def __aiter__(self) -> JobResults:
         return self
@@ -300,7 +304,17 @@ class JobResults(Iterator[Any]):
         if hasattr(self, "_return_exceptions"):
             self.close()
 
-    def _wait(self) -> bool:
+    # What next() of Taker calls is _wait(None) and _failed().
+
+    def _wait(self, _: None) -> Any:
+        while True:
+            try:
+                return self._ready.popleft()
+            except IndexError:
+                if not self._wait_for_one():
+                    raise StopIteration from None
+
+    def _wait_for_one(self) -> bool:
         # Until there is an outcome. False: there will be none.
         engine = self._engine()
         if engine is not None and engine.inherited:
@@ -340,7 +354,9 @@ class JobResults(Iterator[Any]):
             self.close()
             raise TaskTimeoutError
 
-    def _failure(self, error: BaseException) -> Any:
+    def _failed(self, failure: Failure) -> Any:
+        error = failure.error
+        del failure
         if self._return_exceptions:
             return error
         self.close()
