@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 import freethreading
+from freethreading import _supervisor
 
 from .comparison import Comparison, compare, table
 from .measure import environment, take_turns
@@ -328,12 +329,12 @@ def many_workers(s: Subjects, rounds: int) -> list[Comparison]:
 
 
 def idle(s: Subjects, rounds: int) -> list[Comparison]:
-    """CPU that a pool uses which has nothing to do, with all of its processes."""
+    """CPU that a pool uses which has had nothing to do for some seconds, with all of its processes."""
 
     def run() -> float:
         with s.pools["ours"]() as pool:
             pool.map(same, range(100))
-            time.sleep(0.5)
+            time.sleep(3)
             begin, before = time.perf_counter(), cpu_seconds()
             time.sleep(2)
             return (cpu_seconds() - before) / (time.perf_counter() - begin) * 100
@@ -369,22 +370,24 @@ def numbers_of(path: str, names: tuple[str, ...]) -> list[float]:
 
 
 def cpu_seconds() -> float:
-    """Used so far by this process and all that it has started, directly or not."""
+    """Used so far by this process and all that it has started, directly or not; but for this thread, which measures."""
     parents: dict[int, int] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-    family, found = {os.getpid()}, 0
+    family, found = {os.getpid(), _supervisor.pid()} - {0}, 0  # the supervisor is nobody's child
     while found != len(family):
         found = len(family)
         family |= {pid for pid, parent in parents.items() if parent in family}
     total = 0
     for pid in family:
-        for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        for task in Path(f"/proc/{pid}/task").glob("[0-9]*"):
+            if task.name == str(threading.get_native_id()):
+                continue
             try:
-                total += int(task.read_text().split()[0])
+                total += int((task / "schedstat").read_text().split()[0])
             except OSError:
                 continue
     return total / 1e9

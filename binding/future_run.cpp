@@ -114,7 +114,9 @@ PyObject* serve(PyObject* module, PyObject* const* args, Py_ssize_t nargs) {
   busy->store(1);
   PyObject* result = nullptr;
   // Asked now, not before the wait.
-  PyObject* prepare = args[3] == Py_None ? Py_NewRef(Py_None) : PyObject_CallNoArgs(args[3]);
+  PyObject* caller = future_of(work)->context == nullptr ? Py_NewRef(Py_None) : Py_NewRef(future_of(work)->context);
+  PyObject* prepare = args[3] == Py_None ? Py_NewRef(Py_None) : PyObject_CallOneArg(args[3], caller);
+  Py_DECREF(caller);
   PyObject* answer = prepare == nullptr ? nullptr : run(work, prepare, *outstanding);
   Py_XDECREF(prepare);
   busy->store(0);
@@ -194,7 +196,7 @@ PyMethodDef future_functions[] = {
      "Each call is made in a copy of the context, or in prepare(context), a new one, where that is not None."},
     {"serve", as_method(serve), METH_FASTCALL,
      "serve(queue, outstanding, busy, preparation, surplus, idle, /)\n--\n\n"
-     "Takes the next thing out of the queue and, where it is a future with a call, has it run(preparation(), outstanding);\n"
+     "Takes the next thing out of the queue and, where it is a future with a call, has it run(preparation(context), outstanding);\n"
      "busy is 1 meanwhile.\n\n"
      "None: that was all. False: it was None. A pair: the future, and what its run() has given, where that was not a bool.\n"
      "True: surplus is above 0, and nothing was taken, or the thing was True. Anything else: the thing. Where nothing comes\n"

@@ -59,9 +59,14 @@ class Home:
         """The context that the pool was made in."""
         return self._made_in
 
-    def preparation(self) -> Callable[[Context], Context] | None:
-        """context_for(); None: a context that belongs to a call alone serves as it is."""
-        return self.context_for if self._set or "decimal" in sys.modules else None
+    def preparation(self, caller: Context | None) -> Callable[[Context], Context] | None:
+        """context_for(), for calls of that caller (None: of any); None: a copy of the caller's context serves as it is."""
+        if self._set:
+            return self.context_for
+        # Without decimal's context there is nothing in it that a call could change.
+        if "decimal" not in sys.modules or (caller is not None and _find_decimal(caller) is None):
+            return None
+        return self.context_for
 
     def received(self, difference: bytes) -> Context:
         """The caller's context, of which this is the difference. What cannot be made here is left out."""

@@ -279,7 +279,7 @@ def serve(
     queue: SimpleQueue[Any],
     outstanding: AtomicInt64,
     busy: AtomicInt64,
-    preparation: Callable[[], Callable[[Context], Context] | None] | None,
+    preparation: Callable[[Context | None], Callable[[Context], Context] | None] | None,
     surplus: AtomicInt64,
     idle: float | None,
     /,

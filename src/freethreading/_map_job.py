@@ -27,6 +27,11 @@ ASKED = 1
 TELLING_SECONDS = 0.002
 
 
+# How long who waits for results sleeps between two looks, and how often he looks before he waits to be told.
+LOOK_SECONDS = 0.00005
+LOOKS = 10
+
+
 class Job(Protocol):
     """What a MapJob and a ThreadJob have in common."""
 
@@ -336,9 +341,15 @@ class JobResults(Taker, Iterator[Any]):
         return True
 
     def _await_news(self) -> None:
-        # Workers tell by themselves, but for one that is in a long item.
-        remaining = self._remaining()
+        # Workers tell by themselves, but for one that is in a long item. Who looks by himself has the results of short ones
+        # sooner, and while they work on the next ones.
         gathered = self._gathered
+        for _ in range(LOOKS):
+            self._flight.collect()
+            if self._ready or gathered.is_over():
+                return
+            time.sleep(LOOK_SECONDS)
+        remaining = self._remaining()
         gathered.wait(TELLING_SECONDS if remaining is None else min(TELLING_SECONDS, remaining))
         if not self._ready and not gathered.is_over():
             self._flight.ask()

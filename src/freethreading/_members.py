@@ -22,6 +22,8 @@ from freethreading._process_worker import PoolProcess
 
 # How long a terminated worker may take to end before it is killed.
 TERMINATE_SECONDS = 1.0
+# WorkerRecord.state: from here on it has ended.
+EXITED = 3
 # WorkerRecord.leaving: why a worker leaves of its own accord.
 SURPLUS = 1
 IDLE = 2
@@ -62,6 +64,11 @@ class Member:
     @property
     def gone(self) -> bool:
         return self.process.record.ended()
+
+    @property
+    def has_ended(self) -> bool:
+        """What its record says; it may have gone with its supervisor."""
+        return self.process.record.state >= EXITED
 
     def await_end(self) -> None:
         """At once as a rule. REQUIRES: gone."""
@@ -135,7 +142,11 @@ class Crew:
 
     def gone(self) -> list[Member]:
         """Those that have ended."""
-        return [member for member in self._members if member.gone]
+        # Each asks for the supervisor, which costs some system calls, and they have the same one: the first asks for all.
+        if self._members and self._members[0].gone:
+            all_of_it = self._members if self._standby is None else [*self._members, self._standby]
+            return [member for member in all_of_it if member.gone and member is not self._standby]
+        return [member for member in self._members if member.has_ended]
 
     def staying(self) -> int:
         """How many there are that do not leave."""
@@ -185,7 +196,9 @@ class Crew:
     def enlist(self) -> None:
         """A standby that was started becomes one of the workers."""
         standby = self._standby
-        if standby is not None and (standby.process.record.pid or standby.gone):
+        if standby is None:
+            return
+        if standby.has_ended or standby.process.record.pid:
             self._standby = None
             standby.process.enlist()
             self._members.append(standby)

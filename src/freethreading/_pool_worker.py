@@ -116,7 +116,7 @@ def serve(
                 functions.entries,
                 functions.find,
                 _home.made_in,
-                _home.preparation(),
+                _home.preparation(_home.made_in),
                 _answer_of,
                 _MANY if max_tasks is None else max_tasks,
             )
@@ -145,7 +145,7 @@ def serve(
             jobs += [(job, open_handle(bytes(handle))) for job, handle in map(unpack_number, frames[2:])]
             function = _function_of_job(functions, index, frames[1])
             del block  # it has kept alive the buffers, and what the function refers to
-            context, preparation = _home.made_in, _home.preparation()
+            context, preparation = _home.made_in, _home.preparation(_home.made_in)
             left: bool | None = True
             while jobs and left:
                 job, buffer = jobs[-1]

@@ -382,7 +382,7 @@ class ThreadEngine(Engine):
             return False
         if isinstance(work, Task):
             return self._do_task(work, me, home)
-        answer = work.run(home.preparation(), self._outstanding)
+        answer = work.run(home.preparation(None), self._outstanding)
         if not isinstance(answer, bool):
             self._tell(me, work, answer)
         return answer is not False
@@ -409,14 +409,15 @@ class ThreadEngine(Engine):
             self._hand_out(me, deliver, first, outcomes)
         else:
             star = task.kind == STAR
-            values, failures = call_items(task.function, task.items, star, task.context, home.preparation())
+            preparation = home.preparation(task.context)
+            values, failures = call_items(task.function, task.items, star, task.context, preparation)
             self._outstanding.fetch_sub(1)
             self._hand_out(me, task.sink.deliver_values, first, values, failures)
         return True
 
     def _work_on(self, task: Task, me: PoolThread, home: Home) -> None:
         called: JobFlight[ThreadJob] = task.items[0]
-        preparation = home.preparation()
+        preparation = home.preparation(task.context)
         # In a callback it is in another task besides, and cannot leave.
         surplus = None if me in self._handing else self._surplus
         flight: JobFlight[ThreadJob] | None = None

@@ -1,9 +1,9 @@
 // What a blocking call of the core is told by its caller, and what it keeps between two calls of the same wait.
 //
 // A wait that must look after other things (the main thread of a Python program runs signal handlers) sets
-// `interruptible`: the core then comes back with kInterrupted after a signal or after a slice of 100 ms, having changed
-// nothing, and the caller looks around and calls again *with the same WaitContext*. Other waits stay in the core, which
-// looks again at state and owners after every slice of 500 ms.
+// `interruptible`: the core then comes back with kInterrupted after a signal or after a slice of 100 ms (of 500 ms, once it has
+// lasted for a second: who waits for long shall use no CPU), having changed nothing, and the caller looks around and calls again
+// *with the same WaitContext*. Other waits stay in the core, which looks again at state and owners after every slice of 500 ms.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +25,7 @@ enum class [[nodiscard]] WaitOutcome : std::uint8_t {
 
 inline constexpr Nanoseconds kParkSlice = 500 * kMillisecond;
 inline constexpr Nanoseconds kInterruptibleSlice = 100 * kMillisecond;
+inline constexpr Nanoseconds kLongWait = kSecond;
 // A lock's waiter that has waited this long asks for a hand-off.
 inline constexpr Nanoseconds kStarving = kMillisecond;
 

@@ -5,11 +5,12 @@
 namespace freethreading {
 
 ParkResult park(std::atomic<std::uint32_t>& word, std::uint32_t expected, Place& place, WaitContext& context) noexcept {
+  const Nanoseconds now = monotonic_now();
   if (context.since == 0) {
-    context.since = monotonic_now();
+    context.since = now;
   }
   const bool first = !context.parked;
-  const Nanoseconds whole = context.interruptible ? kInterruptibleSlice : kParkSlice;
+  const Nanoseconds whole = context.interruptible && now - context.since < kLongWait ? kInterruptibleSlice : kParkSlice;
   const Nanoseconds slice = first ? kFirstParkSlice : whole;
   const bool sliced = context.deadline.remaining() > slice;
   const os::FutexResult result =
