@@ -55,14 +55,28 @@ struct CallContexts {
   void drop() { Py_CLEAR(unused); }
 };
 
-// Appends an outcome, and where it is an exception its index to `failures`. False: an error is set.
-inline bool append_outcome(PyObject* values, PyObject* failures, PyObject* value, bool done) {
-  if (PyList_Append(values, value) != 0) return false;
-  if (done) return true;
-  PyObject* index = PyLong_FromSsize_t(PyList_GET_SIZE(values) - 1);
+inline bool append_failure(PyObject* failures, Py_ssize_t at) {
+  PyObject* index = PyLong_FromSsize_t(at);
   const bool added = index != nullptr && PyList_Append(failures, index) == 0;
   Py_XDECREF(index);
   return added;
+}
+
+// Appends an outcome, and where it is an exception its index to `failures`. False: an error is set.
+inline bool append_outcome(PyObject* values, PyObject* failures, PyObject* value, bool done) {
+  if (PyList_Append(values, value) != 0) return false;
+  return done || append_failure(failures, PyList_GET_SIZE(values) - 1);
+}
+
+// Puts it at its place of a list that has room for it, and takes its reference.
+inline bool place_outcome(PyObject* values, PyObject* failures, Py_ssize_t at, PyObject* value, bool done) {
+  PyList_SET_ITEM(values, at, value);
+  return done || append_failure(failures, at);
+}
+
+// values[size:] goes. False: an error is set.
+inline bool cut(PyObject* values, Py_ssize_t size) {
+  return PyList_GET_SIZE(values) == size || PyList_SetSlice(values, size, PyList_GET_SIZE(values), nullptr) == 0;
 }
 
 }  // namespace freethreading::binding

@@ -104,54 +104,65 @@ PyObject* job_encode(PyObject* type, PyObject* const* args, Py_ssize_t nargs) {
   return self;
 }
 
-// Appends the outcome of a done item. 1: done. 0: its message is not here yet. -1: an error is set.
-int append_item(PyObject* self, std::uint64_t index, std::uint32_t head, PyObject* values, PyObject* failures) {
+// The outcome of a done item, a new reference. Null without an error: its message is not here yet.
+PyObject* outcome_of(PyObject* self, std::uint64_t index, std::uint32_t head, bool* done) {
   PyObject* value = nullptr;
-  bool done = true;
+  *done = true;
   if (head == JobSlot::kSent) {
     PyObject* key = PyLong_FromUnsignedLongLong(index);
     PyObject* outcome = nullptr;
     const int found = key == nullptr ? -1 : dict_get(job_object(self)->sent, key, &outcome);
     if (found == 1 && PyDict_DelItem(job_object(self)->sent, key) == 0) {
-      done = PyTuple_GET_ITEM(outcome, 0) == Py_True;
+      *done = PyTuple_GET_ITEM(outcome, 0) == Py_True;
       value = Py_NewRef(PyTuple_GET_ITEM(outcome, 1));
     }
     Py_XDECREF(outcome);
     Py_XDECREF(key);
-    if (found == 0) return 0;
-  } else {
-    value = decode(job_of(self)->slots()[index].bytes.data(), head - 1);
+    return value;
   }
-  if (value == nullptr) return -1;
-  const bool good = append_outcome(values, failures, value, done);
-  Py_DECREF(value);
-  return good ? 1 : -1;
+  return decode(job_of(self)->slots()[index].bytes.data(), head - 1);
 }
 
 // How many items there are.
 // sync: SLOT (acquire): their slots and encodings; pairs with the appending of an item
 std::uint64_t available_of(PyObject* self) { return job_of(self)->available.load(std::memory_order_acquire); }
 
-// Appends the outcome of an item if it is known. As append_item().
+// sync: SLOT: what is in the slot; pairs with the worker's store. Sequentially consistent: also with its look at `asked`
+std::uint32_t head_of(PyObject* self, std::uint64_t index) { return job_of(self)->slots()[index].head.load(); }
+
+// Appends the outcome of an item if it is known. 1: done. 0: it is not. -1: an error is set.
 int collect_item(PyObject* self, std::uint64_t index, PyObject* values, PyObject* failures) {
-  // sync: SLOT: what is in the slot; pairs with the worker's store. Sequentially consistent: also with its look at `asked`
-  const std::uint32_t head = job_of(self)->slots()[index].head.load();
-  return JobSlot::is_done(head) ? append_item(self, index, head, values, failures) : 0;
+  const std::uint32_t head = head_of(self, index);
+  if (!JobSlot::is_done(head)) return 0;
+  bool done = true;
+  PyObject* value = outcome_of(self, index, head, &done);
+  if (value == nullptr) return PyErr_Occurred() == nullptr ? 0 : -1;
+  const bool good = append_outcome(values, failures, value, done);
+  Py_DECREF(value);
+  return good ? 1 : -1;
 }
 
-// collect(most): in order.
-int collect_in_order(PyObject* self, Py_ssize_t most, PyObject* values, PyObject* failures) {
+// collect(most): those behind the last one collected, up to the first that is not known. A new list; null: an error is set.
+PyObject* collect_in_order(PyObject* self, Py_ssize_t most, PyObject* failures) {
+  std::uint64_t& low = job_object(self)->low;
+  const std::uint64_t first = low;
   const std::uint64_t available = available_of(self);
-  int outcome = 1;
-  while (outcome == 1 && job_object(self)->low < available && PyList_GET_SIZE(values) < most) {
-    outcome = collect_item(self, job_object(self)->low, values, failures);
-    if (outcome == 1) ++job_object(self)->low;
+  std::uint64_t end = first;
+  while (end < available && end - first < static_cast<std::uint64_t>(most) && JobSlot::is_done(head_of(self, end))) ++end;
+  PyObject* values = PyList_New(static_cast<Py_ssize_t>(end - first));
+  if (values == nullptr) return nullptr;
+  bool good = true;
+  while (good && low < end) {
+    bool done = true;
+    PyObject* value = outcome_of(self, low, head_of(self, low), &done);
+    good = value != nullptr && place_outcome(values, failures, static_cast<Py_ssize_t>(low - first), value, done);
+    if (good) ++low;
   }
-  return outcome;
+  if (PyErr_Occurred() != nullptr || !cut(values, static_cast<Py_ssize_t>(low - first))) Py_CLEAR(values);
+  return values;
 }
 
-// collect_any(most): whatever is known.
-int collect_any(PyObject* self, Py_ssize_t most, PyObject* values, PyObject* failures) noexcept {
+int take_any(PyObject* self, Py_ssize_t most, PyObject* values, PyObject* failures) noexcept {
   JobObject* object = job_object(self);
   const std::uint64_t available = available_of(self);
   if (object->had == nullptr) object->had = new std::vector<bool>(job_of(self)->count);
@@ -166,20 +177,25 @@ int collect_any(PyObject* self, Py_ssize_t most, PyObject* values, PyObject* fai
   return 1;
 }
 
+// collect_any(most): whatever is known.
+PyObject* collect_any(PyObject* self, Py_ssize_t most, PyObject* failures) {
+  PyObject* values = PyList_New(0);
+  if (values != nullptr && take_any(self, most, values, failures) < 0) Py_CLEAR(values);
+  return values;
+}
+
 template <class Collect>
-PyObject* collect(PyObject* self, PyObject* const* args, Py_ssize_t nargs, Collect collect_into) {
+PyObject* collect(PyObject* self, PyObject* const* args, Py_ssize_t nargs, Collect collect_some) {
   const Py_ssize_t most = nargs == 0 ? PY_SSIZE_T_MAX : PyLong_AsSsize_t(args[0]);
   if (PyErr_Occurred() != nullptr) return nullptr;
-  PyObject* values = PyList_New(0);
+  PyObject* values = nullptr;
   PyObject* failures = PyList_New(0);
-  int outcome = values == nullptr || failures == nullptr ? -1 : 1;
   std::uint64_t first = 0;
   Py_BEGIN_CRITICAL_SECTION(self);
   first = job_object(self)->low;
-  if (outcome == 1) outcome = collect_into(self, most, values, failures);
+  if (failures != nullptr) values = collect_some(self, most, failures);
   Py_END_CRITICAL_SECTION();
-  if (outcome >= 0) return Py_BuildValue("(KNN)", static_cast<unsigned long long>(first), values, failures);
-  Py_XDECREF(values);
+  if (values != nullptr) return Py_BuildValue("(KNN)", static_cast<unsigned long long>(first), values, failures);
   Py_XDECREF(failures);
   return nullptr;
 }

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <new>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "args.hpp"
@@ -40,6 +41,9 @@ struct ThreadJobObject {
   std::atomic<bool> asked;  // somebody waits: whoever has done an item wipes it and tells
   bool star;
   bool is_stream;  // it was made open
+  bool is_range;   // the items are range(start, ..., step): each is made by the thread that runs it, None stands for it before
+  long long start;
+  long long step;
   std::uint32_t workers;
 };
 
@@ -61,8 +65,12 @@ void run_item(ThreadJobObject* job, CallContexts& contexts, PyObject* function, 
   // sync: TAKE (acquire): the item; pairs with what made the job known to this thread
   PyObject* item = entry.item.exchange(nullptr, std::memory_order_acq_rel);
   if (item == nullptr) return;
-  PyObject* value = contexts.run([&] { return call_with(function, item, job->star); });
-  Py_DECREF(item);
+  if (job->is_range) {
+    Py_DECREF(item);
+    item = PyLong_FromLongLong(job->start + static_cast<long long>(index) * job->step);
+  }
+  PyObject* value = item == nullptr ? nullptr : contexts.run([&] { return call_with(function, item, job->star); });
+  Py_XDECREF(item);
   const bool done = value != nullptr;
   entry.value = done ? value : take_exception();
   hand_over(entry.value);
@@ -206,17 +214,25 @@ int collect_item(ThreadJobObject* job, std::uint64_t index, PyObject* values, Py
   return 1;
 }
 
-int collect_in_order(ThreadJobObject* job, Py_ssize_t most, PyObject* values, PyObject* failures) {
+// The values of a new list; null: an error is set. Those behind the last one collected, up to the first that is not known.
+PyObject* collect_in_order(ThreadJobObject* job, Py_ssize_t most, PyObject* failures) {
+  const std::uint64_t first = job->low;
   const std::uint64_t available = job->available.load();
-  int outcome = 1;
-  while (outcome == 1 && job->low < available && PyList_GET_SIZE(values) < most) {
-    outcome = collect_item(job, job->low, values, failures);
-    if (outcome == 1) ++job->low;
+  const auto room = static_cast<std::uint64_t>(most);
+  std::uint64_t end = first;
+  // sync: OUTCOME: the value; pairs with run_item(). Sequentially consistent: see there
+  while (end < available && end - first < room && (*job->items)[end].state.load() != ItemState::kOpen) ++end;
+  PyObject* values = PyList_New(static_cast<Py_ssize_t>(end - first));
+  for (; values != nullptr && job->low < end; ++job->low) {
+    Item& entry = (*job->items)[job->low];
+    const bool done = entry.state.load(std::memory_order_relaxed) == ItemState::kValue;  // relaxed: it was read above
+    const auto at = static_cast<Py_ssize_t>(job->low - first);
+    if (!place_outcome(values, failures, at, std::exchange(entry.value, nullptr), done)) Py_CLEAR(values);
   }
-  return outcome;
+  return values;
 }
 
-int collect_any(ThreadJobObject* job, Py_ssize_t most, PyObject* values, PyObject* failures) {
+int take_any(ThreadJobObject* job, Py_ssize_t most, PyObject* values, PyObject* failures) {
   const std::uint64_t available = job->available.load();
   if (job->had == nullptr) job->had = new std::vector<bool>(job->items->size());
   std::vector<bool>& had = *job->had;
@@ -230,20 +246,25 @@ int collect_any(ThreadJobObject* job, Py_ssize_t most, PyObject* values, PyObjec
   return 1;
 }
 
+// Whatever is known.
+PyObject* collect_any(ThreadJobObject* job, Py_ssize_t most, PyObject* failures) {
+  PyObject* values = PyList_New(0);
+  if (values != nullptr && take_any(job, most, values, failures) < 0) Py_CLEAR(values);
+  return values;
+}
+
 template <class Collect>
-PyObject* collect(PyObject* self, PyObject* const* args, Py_ssize_t nargs, Collect collect_into) {
+PyObject* collect(PyObject* self, PyObject* const* args, Py_ssize_t nargs, Collect collect_some) {
   const Py_ssize_t most = nargs == 0 ? PY_SSIZE_T_MAX : PyLong_AsSsize_t(args[0]);
   if (PyErr_Occurred() != nullptr) return nullptr;
-  PyObject* values = PyList_New(0);
+  PyObject* values = nullptr;
   PyObject* failures = PyList_New(0);
-  int outcome = values == nullptr || failures == nullptr ? -1 : 1;
   std::uint64_t first = 0;
   Py_BEGIN_CRITICAL_SECTION(self);
   first = job_of(self)->low;
-  if (outcome == 1) outcome = collect_into(job_of(self), most, values, failures);
+  if (failures != nullptr) values = collect_some(job_of(self), most, failures);
   Py_END_CRITICAL_SECTION();
-  if (outcome >= 0) return Py_BuildValue("(KNN)", static_cast<unsigned long long>(first), values, failures);
-  Py_XDECREF(values);
+  if (values != nullptr) return Py_BuildValue("(KNN)", static_cast<unsigned long long>(first), values, failures);
   Py_XDECREF(failures);
   return nullptr;
 }
@@ -311,6 +332,35 @@ PyObject* make_job(PyTypeObject* type, std::size_t count, std::uint32_t workers)
   return self;
 }
 
+// A range's attribute. False: an error is set.
+bool number_of(PyObject* range, const char* name, long long* number) {
+  PyObject* value = PyObject_GetAttrString(range, name);
+  *number = value == nullptr ? 0 : PyLong_AsLongLong(value);
+  Py_XDECREF(value);
+  return PyErr_Occurred() == nullptr;
+}
+
+// The job of a range, whose items are all between two numbers that long long has; null without an error: they are not.
+PyObject* make_range_job(PyTypeObject* type, PyObject* range, std::uint32_t workers) {
+  long long start = 0;
+  long long stop = 0;
+  long long step = 0;
+  const Py_ssize_t count = PyObject_Size(range);
+  if (count < 0 || !number_of(range, "start", &start) || !number_of(range, "stop", &stop) || !number_of(range, "step", &step)) {
+    if (PyErr_ExceptionMatches(PyExc_OverflowError) != 0) PyErr_Clear();
+    return nullptr;
+  }
+  PyObject* self = make_job(type, static_cast<std::size_t>(count), workers);
+  if (self == nullptr) return nullptr;
+  ThreadJobObject* job = job_of(self);
+  job->is_range = true;
+  job->start = start;
+  job->step = step;
+  for (Item& entry : *job->items) entry.item.store(Py_NewRef(Py_None), std::memory_order_relaxed);  // nobody else has it yet
+  job->available.store(static_cast<std::uint64_t>(count));
+  return self;
+}
+
 PyObject* job_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   static constexpr const char* kNames[] = {"items", "star", "workers"};
   static constexpr Signature kSignature{"ThreadJob", kNames, 3, 3, 3};
@@ -318,6 +368,10 @@ PyObject* job_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   if (!bind_call(kSignature, args, kwargs, values)) return nullptr;
   const unsigned long workers = PyLong_AsUnsignedLong(values[2]);
   if (PyErr_Occurred() != nullptr) return nullptr;
+  if (PyRange_Check(values[0]) && values[1] != Py_True) {
+    PyObject* of_range = make_range_job(type, values[0], static_cast<std::uint32_t>(workers));
+    if (of_range != nullptr || PyErr_Occurred() != nullptr) return of_range;
+  }
   PyObject* all = PySequence_Tuple(values[0]);
   const auto count = static_cast<std::size_t>(all == nullptr ? 0 : PyTuple_GET_SIZE(all));
   PyObject* self = all == nullptr ? nullptr : make_job(type, count, static_cast<std::uint32_t>(workers));

@@ -130,7 +130,8 @@ class WorkerPoolExecutor(Executor):
             context = copy_context()
             # Those of one iterable need no tuples.
             star = len(iterables) != 1
-            items: list[Any] = list(zip(*iterables, strict=False) if star else iterables[0])
+            given = zip(*iterables, strict=False) if star else iterables[0]
+            items: Sequence[Any] = given if type(given) is range else list(given)
             gathered = Gathered(len(items))
             try:
                 flight = engine.submit_map(shared_out, items, star, gathered, context) if items else None
@@ -138,7 +139,7 @@ class WorkerPoolExecutor(Executor):
                 raise _closed_error() from None
             if flight is not None:
                 return JobResults(engine._reference, gathered, flight, deadline, return_exceptions)
-            calls = iter(items) if star else zip(items, strict=True)
+            calls = _calls_of(items, star)
         else:
             calls = zip(*iterables, strict=False)
         single = chunksize == 1 and engine.carries(fn)
@@ -232,6 +233,10 @@ def _broken_error(error: BaseException) -> BrokenExecutor:
     broken = BrokenExecutor(f"the initializer of the workers failed: {type(error).__qualname__}: {error}")
     broken.__cause__ = error
     return broken
+
+
+def _calls_of(items: Sequence[Any], star: bool) -> Iterator[tuple[Any, ...]]:
+    return iter(items) if star else zip(items, strict=True)
 
 
 def _chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[tuple[int, Sequence[tuple[Any, ...]]]]:

@@ -59,6 +59,8 @@ class JobFlight(Generic[J]):
         self._lock = threading.RLock()  # an RLock: a callback of the sink's may come back here
         self._is_news = False
         self.is_withdrawn: bool = False
+        # Its engine's: called once, by whoever has given the last outcomes to the sink.
+        self.on_complete: Callable[[], object] | None = None
 
     @property
     def is_due(self) -> bool:
@@ -80,14 +82,20 @@ class JobFlight(Generic[J]):
     def collect(self, most: int = sys.maxsize) -> None:
         """Gives what is known, or so much of it, to the sink. Where another thread does so, leaves it to that one."""
         self._is_news = True
+        has_collected = False
         while self._is_news and self._lock.acquire(blocking=False):
             try:
                 self._is_news = False
                 first, values, failures = self._collect_from_job(most)
+                has_collected = True
                 if values:
                     self.sink.deliver_values(self.first + first, values, failures)
             finally:
                 self._lock.release()
+        if has_collected and self.on_complete is not None and self.job.is_complete:
+            on_complete, self.on_complete = self.on_complete, None
+            if on_complete is not None:  # else another thread was faster
+                on_complete()
 
     def _collect_from_job(self, most: int) -> tuple[int, list[Any], list[int]]:
         return self.job.collect(most)

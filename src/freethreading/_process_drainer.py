@@ -339,9 +339,15 @@ class ProcessDrainer(Engine):
             job.progress()
         except BaseException:  # a callback's
             report_exception()
-        if job.job.is_complete:
-            with self._lock:
-                self._jobs.pop(number, None)
+        if job.is_stream and job.job.is_complete:
+            self._forget_job(number)
+
+    def _forget_job(self, number: int) -> None:
+        # Its last outcome was given to its sink; by any thread.
+        with self._lock:
+            self._jobs.pop(number, None)
+        if self._state != OPEN:
+            self._calls.nudge()  # the drainer may wait for it
 
     def _lose_of_job(self, number: int, job: SharedFlight, member: Member) -> None:
         job.lose(member.number, lambda task: member.lost_error(task))

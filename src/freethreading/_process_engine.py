@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any
 
 from freethreading._core import MapJob
@@ -139,6 +140,7 @@ class ProcessEngine(ProcessDrainer):
         number = self._calls.next_number()
         called = function.function if isinstance(function, PreparedFunction) else function
         flight = SharedFlight(job, called, sink, first, *self._name_for_jobs(function))
+        flight.on_complete = partial(self._forget_job, number)
         with self._lock:
             self._refuse()
             if self._drainer is None:

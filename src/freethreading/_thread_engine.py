@@ -6,6 +6,7 @@ import dataclasses
 import threading
 import time
 from contextvars import Context, copy_context
+from functools import partial
 from queue import Empty
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -116,6 +117,7 @@ class ThreadEngine(Engine):
     ) -> JobFlight[ThreadJob]:
         workers = self.options.workers
         flight = JobFlight(ThreadJob(items, star, workers), function, sink, first)
+        flight.on_complete = partial(self.forget_job, flight)
         task = self._jobs[flight] = Task(JOIN, function, (flight,), JoinSink(flight), 0, context)
         try:
             for _ in range(min(len(items), workers)):
@@ -433,8 +435,8 @@ class ThreadEngine(Engine):
             if flight is called:
                 self._outstanding.fetch_sub(1)
             self._hand_out(me, flight.tell, False)
-            if flight.job.is_complete:
-                self._jobs.pop(flight, None)
+            if flight.is_stream and flight.job.is_complete:
+                self.forget_job(flight)
 
     def _hand_out(self, me: PoolThread, function: Callable[..., object], *args: Any) -> None:
         # Calls what may call callbacks.

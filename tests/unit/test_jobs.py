@@ -254,6 +254,23 @@ def test_the_end_shows_only_behind_the_last_outcomes() -> None:
     assert list(gathered.ready) == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        range(10, 0, -3),
+        range(-5, 5, 2),
+        range(0),
+        range(2**62, 2**62 + 5),
+        range(2**63 - 3, 2**63 + 3),
+        range(-(2**63) + 2, -(2**63) - 2, -1),
+        range(2**70, 2**70 + 9, 4),
+    ],
+    ids=str,
+)
+def test_the_numbers_of_a_range(run_map: Callable[..., list[Any]], numbers: range) -> None:
+    assert run_map(same, numbers) == list(numbers)
+
+
 @pytest.mark.parametrize("length", [2, 10, 5000])
 def test_others_take_what_waits_behind_a_long_item(run_map: Callable[..., list[Any]], length: int) -> None:
     # The first item ends when the last one has run: whatever the first worker set out to run, the other one takes over.
