@@ -134,6 +134,18 @@ def test_numpy(tmp_path: Path) -> None:
     assert run(tmp_path, "numpy,sums", "sums") == {"sums": [(True, 27e6)] * 3}
 
 
+def test_polars(tmp_path: Path) -> None:
+    # Where it starts threads when it is imported, it is left out, and each worker imports it.
+    pytest.importorskip("polars")
+    (tmp_path / "frames.py").write_text(
+        "import polars\n"
+        "frame = polars.DataFrame({'group': [1, 2] * 500, 'number': range(1000)})\n"
+        "value = frame.group_by('group').agg(polars.col('number').sum()).sort('group')['number'].to_list()\n"
+    )
+    seen = run(tmp_path, "polars,frames", "frames")
+    assert [value for _, value in seen["frames"]] == [[249500, 250000]] * 3
+
+
 @pytest.mark.parametrize(
     ("names", "error", "match"),
     [
