@@ -120,6 +120,19 @@ PyObject* supervisor_withdraw(PyObject* self, PyObject* record) {
   Py_RETURN_NONE;
 }
 
+// end_task(record, tag)
+PyObject* supervisor_end_task(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
+  if (nargs != 2) {
+    PyErr_SetString(PyExc_TypeError, "end_task() takes a WorkerRecord and a number");
+    return nullptr;
+  }
+  WorkerRecord* record = record_of(self, args[0]);
+  const std::uint64_t tag = record == nullptr ? 0 : PyLong_AsUnsignedLongLong(args[1]);
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  core_of(self).end_task(*record, handle_of_proxy(proxy_of(args[0])), tag);
+  Py_RETURN_NONE;
+}
+
 PyObject* supervisor_stop(PyObject* self, PyObject* timeout) {
   Deadline deadline = Deadline::never();
   if (!deadline_of(timeout, Negative::kPassed, &deadline)) return nullptr;
@@ -175,6 +188,9 @@ PyMethodDef methods[] = {
      "supervisor, or it is gone."},
     {"withdraw", supervisor_withdraw, METH_O,
      "withdraw($self, record, /)\n--\n\nA standby is not needed any more: it ends without having run, unless it was started."},
+    {"end_task", as_method(supervisor_end_task), METH_FASTCALL,
+     "end_task($self, record, tag, /)\n--\n\n"
+     "Has the worker killed if it is in the task of that tag; its record says so then. It may come too early or too late."},
     {"stop", supervisor_stop, METH_O,
      "stop($self, timeout, /)\n--\n\nEnds it and all workers; waits timeout seconds for its end."},
     {"abandon", supervisor_abandon, METH_NOARGS, "abandon($self, /)\n--\n\nForgets it without touching it: in a forked child."},

@@ -79,12 +79,7 @@ PyObject* set_ready(PyObject* self, PyObject* /*unused*/) {
   Py_RETURN_NONE;
 }
 
-PyObject* hold(PyObject* self, PyObject* /*unused*/) { return PyBool_FromLong(hold_worker(record(self)) ? 1 : 0); }
-
-PyObject* let_go(PyObject* self, PyObject* /*unused*/) {
-  let_go_of_worker(record(self));
-  Py_RETURN_NONE;
-}
+PyObject* get_ended_in(PyObject* self, void* /*closure*/) { return PyLong_FromUnsignedLongLong(record(self).ended.load()); }
 
 PyObject* set_payload(PyObject* self, PyObject* payload) {
   if (!PyBytes_Check(payload)) {
@@ -182,9 +177,6 @@ PyMethodDef methods[] = {
     {"begin", begin, METH_O,
      "begin($self, pid, /)\n--\n\nThe worker's first act. False: another process is that worker, or its start failed."},
     {"set_ready", set_ready, METH_NOARGS, "set_ready($self, /)\n--\n\nFor the worker: its initializer is done."},
-    {"hold", hold, METH_NOARGS,
-     "hold($self, /)\n--\n\nFor who is to stop the process for a look at it, until let_go(). False: somebody else does."},
-    {"let_go", let_go, METH_NOARGS, "let_go($self, /)\n--\n\nIt goes on, or was killed."},
     {"ended", ended, METH_NOARGS, "ended($self, /)\n--\n\nWhether it has ended, on its own or with its supervisor."},
     {"set_queues", as_method(set_queues), METH_FASTCALL,
      "set_queues($self, /, *channels)\n--\n\nThe channels, two at most, whose receivers the worker's end wakes."},
@@ -205,6 +197,7 @@ PyGetSetDef attributes[] = {
     {"memory_limit", get_memory_limit, set_number<&WorkerRecord::memory_limit>,
      "Bytes; beyond twice that it is killed in the middle of a task; 0: never. Set before its start.", nullptr},
     {"excess", get_excess, nullptr, "Bytes that it had when it was killed for that; 0: it was not.", nullptr},
+    {"ended_in", get_ended_in, nullptr, "The tag of the task that it was killed in by Supervisor.end_task(); 0: of none.", nullptr},
     {"is_ready", get_ready, nullptr, "Whether its initializer is done.", nullptr},
     {"leaving", get_leaving, nullptr, "Why it leaves of its own accord: 0 it does not, 1 it is one too many, 2 it is idle, 3 it is too\n"
      "large.", nullptr},

@@ -24,6 +24,7 @@ from freethreading._engine import (
 from freethreading._futures import Batch, MapResults, PoolFuture
 from freethreading._map_job import Gathered, JobResults
 from freethreading._pool import (
+    check_chunksize,
     check_count,
     check_idle_timeout,
     check_initializer,
@@ -115,7 +116,7 @@ class WorkerPoolExecutor(Executor):
         than that many chunks are given to the workers ahead of the results that were taken. With `return_exceptions`, a
         call's exception is yielded in its place.
         """
-        if chunksize < 1:
+        if check_chunksize(chunksize) < 1:
             raise ValueError("chunksize must be >= 1.")
         if buffersize is not None:
             if not isinstance(buffersize, int):

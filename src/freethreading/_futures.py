@@ -28,6 +28,10 @@ class PoolFuture(NativeFuture, Future[T]):
         """Waits in a task of asyncio's. Where that is cancelled, so is the call, by cancel_or_end()."""
         import asyncio
 
+        engine: Engine | None = self._engine()
+        if engine is not None and engine.inherited and not self.done():
+            engine.refuse_inherited()
+        del engine
         try:
             yield from until_done(self.add_done_callback).__await__()
         except asyncio.CancelledError:

@@ -198,12 +198,6 @@ class Popen:
     def interrupt(self) -> None:
         self._send_signal(signal.SIGINT)
 
-    def suspend(self) -> None:
-        self._send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._send_signal(signal.SIGCONT)
-
     def terminate(self) -> None:
         self._send_signal(signal.SIGTERM)
 

@@ -30,6 +30,8 @@ TELLING_SECONDS = 0.002
 # How long who waits for results sleeps between two looks, and how often he looks before he waits to be told.
 LOOK_SECONDS = 0.00005
 LOOKS = 10
+# How long he waits to be told at a time.
+LONGEST_SECONDS = 0.5
 
 
 class Job(Protocol):
@@ -361,7 +363,9 @@ class JobResults(Taker, Iterator[Any]):
         gathered.wait(TELLING_SECONDS if remaining is None else min(TELLING_SECONDS, remaining))
         if not self._ready and not gathered.is_over():
             self._flight.ask()
-            gathered.wait(self._remaining())
+            remaining = self._remaining()
+            # Not for ever: who closes it (in a finaliser) wakes nobody who is just about to sleep.
+            gathered.wait(LONGEST_SECONDS if remaining is None else min(LONGEST_SECONDS, remaining))
 
     def _remaining(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())

@@ -8,7 +8,6 @@ import os
 import select
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from freethreading import _serialize, _supervisor
@@ -31,12 +30,6 @@ IDLE = 2
 FAR_OVER = 2
 # How long there has been no coming and going when the start of another worker is prepared.
 STANDBY_SECONDS = 1.0
-# How long a process may take to stop, and how often it is looked at meanwhile.
-STOP_SECONDS = 0.05
-STOP_POLL_SECONDS = 0.0001
-# What state_of() says of one that is stopped, and of one that has ended.
-STOPPED = ("T", "t")
-ENDED = ("", "Z", "X")
 # Rounds in a row in which workers die before they are ready: then something is wrong with all of them.
 MAX_FAILED_STARTS = 3
 # How long the drainer waits after the first such round, and twice that after the second.
@@ -85,32 +78,9 @@ class Member:
         finally:
             os.close(descriptor)
 
-    def kill_if(self, is_so: Callable[[], bool]) -> bool:
-        """Stops it, and kills it if is_so() holds then; else it goes on. False: it was not killed, or that cannot be done
-        now.
-        """
-        process, record = self.process, self.process.record
-        pid = record.pid
-        if state_of(pid) in ENDED or not record.hold():
-            return False
-        is_stopped = state_of(pid) in STOPPED  # by somebody else: it stays so
-        kills = False
-        try:
-            if not is_stopped:
-                process.suspend()
-                deadline = time.monotonic() + STOP_SECONDS
-                while state_of(pid) not in STOPPED:
-                    if time.monotonic() > deadline:
-                        return False  # it is in the kernel
-                    time.sleep(STOP_POLL_SECONDS)
-            kills = is_so()
-            return kills
-        finally:
-            if kills:
-                process.kill()
-            elif not is_stopped:
-                process.resume()
-            record.let_go()
+    def end_task(self, tag: int) -> None:
+        """Has it killed if it is in the task of that tag. It may come too early or too late."""
+        _supervisor.end_task(self.process.record, tag)
 
     def lost_error(self, task: str) -> BaseException:
         """What a task fails with that went with it."""
@@ -277,14 +247,6 @@ def start_member(number: int, options: Options, args: tuple[Any, ...], station: 
     )
     process.start()
     return Member(number, process, options.max_memory)
-
-
-def state_of(pid: int) -> str:
-    """What the system says of that process: a letter of proc(5), "" where there is none any more."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return ""
 
 
 def pack_setup(options: Options) -> tuple[Any, list[object]]:

@@ -51,6 +51,21 @@ def check_positive(name: str, number: int, what: str = "an integer") -> int:
     return value
 
 
+def check_chunksize(chunksize: int) -> int:
+    """It, an integer; else a TypeError."""
+    try:
+        return operator.index(chunksize)
+    except TypeError:
+        raise TypeError(f"chunksize must be an integer, not {chunksize!r}") from None
+
+
+def check_callbacks(callback: object, error_callback: object) -> None:
+    """TypeError where one is neither None nor callable."""
+    for name, function in (("callback", callback), ("error_callback", error_callback)):
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be a callable or None, not {function!r}")
+
+
 def check_idle_timeout(seconds: float | None) -> float | None:
     """How long a worker may be idle, as engines take it; TypeError or ValueError where it is no time."""
     if seconds is None:
@@ -100,6 +115,8 @@ class WorkerPool:
     [1, 2]
     """
 
+    _state = TERMINATE  # for __del__, until it is made
+
     def __init__(
         self,
         workers: int | None = None,
@@ -109,7 +126,6 @@ class WorkerPool:
         idle_timeout: float | None = None,
         max_memory_per_child: int | None = None,
     ) -> None:
-        self._state = TERMINATE  # for __del__, until it is made
         count = check_count("workers", workers)
         check_initializer(initializer)
         self._feeds: set[Feed] = set()  # inputs of imap that have not ended; guarded by _lock
@@ -146,6 +162,7 @@ class WorkerPool:
     ) -> AsyncResult:
         """Like apply(), without waiting. A callback gets the value, or the exception, before the result is ready."""
         self._check_running()
+        check_callbacks(callback, error_callback)
         try:
             future = self._engine.submit_call(func, tuple(args), dict(kwds), owner=self)
         except EngineClosedError:
@@ -352,8 +369,9 @@ class WorkerPool:
     ) -> MapResult:
         self._check_running()
         items: Sequence[Any] = iterable if isinstance(iterable, (list, tuple, range)) else list(iterable)
-        if chunksize is not None and chunksize < 1:
+        if chunksize is not None and check_chunksize(chunksize) < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize}")
+        check_callbacks(callback, error_callback)
         result = MapResult(self, len(items), return_exceptions, callback, error_callback)
         begin = self._share_out(kind, func, items, result) if chunksize is None else 0
         if begin == len(items):
@@ -396,7 +414,7 @@ class WorkerPool:
         ordered: bool,
     ) -> ResultIterator:
         self._check_running()
-        if chunksize < 1:
+        if check_chunksize(chunksize) < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize}")
         feed = Feed(self, func, iterable, chunksize, ordered)
         with self._lock:

@@ -43,7 +43,7 @@ from freethreading._threads import Thread
 POLL_SECONDS = 0.2
 IDLE_POLL_SECONDS = 1.0
 # The same while there is a call to be ended.
-ENDING_POLL_SECONDS = 0.001
+ENDING_POLL_SECONDS = 0.005
 # Results that are handed out before the drainer looks at its workers again.
 BURST = 256
 
@@ -214,8 +214,7 @@ class ProcessDrainer(Engine):
         for number, job in list(self._jobs.items()):
             if job.is_due:
                 self._progress(number, job)
-        for _ in range(len(self._ending)):
-            self._end_call(self._ending.popleft())
+        self._end_calls()
         buried = [member for member in self._crew.gone() if self._bury(member)]
         if (failed := self._crew.count_failed_start(buried)) is not None and self.broken is None:
             self._set_broken(failed.lost_error("its start, as the ones before it did"))
@@ -310,24 +309,28 @@ class ProcessDrainer(Engine):
             flight = look_up(self._flights, number)
             if flight is not None:
                 self._lose(flight, item, member)
-            elif (call := self._calls.pop(number)) is not None:
-                future, function, index = call
-                self._fail_future(future, member.lost_error(describe_call(function, index)))
+            else:
+                self._lose_call(number, member)
         return True
 
-    def _end_call(self, future: PoolFuture[Any]) -> None:
-        # Has the worker that runs it end. Where none does, its answer, or its worker's death, is on the way.
-        number = future._number
-        if future.done() or (member := self._crew.at(number, self._tasks.taken())) is None:
+    def _end_calls(self) -> None:
+        # Has the workers that run them end; again and again, until the calls are done: one may be about to begin.
+        for future in [self._ending.popleft() for _ in range(len(self._ending))]:
+            if future.done():
+                continue
+            self._ending.append(future)
+            member = self._crew.at(future._number, self._tasks.taken())
+            if member is not None and member.process.record.ended_in != future._number:
+                member.end_task(future._number)
+
+    def _lose_call(self, number: int, member: Member) -> None:
+        # A worker has died with it.
+        call = self._calls.pop(number)
+        if call is None:  # it was answered
             return
-        record = member.process.record
-
-        def takes_its_call() -> bool:
-            runs = record.task_tag == number and record.item != 0
-            return runs and self._calls.pop(number) is not None
-
-        if not member.kill_if(takes_its_call):
-            self._ending.append(future)  # it has not begun, or has just ended
+        future, function, index = call
+        if member.process.record.ended_in != number:
+            self._fail_future(future, member.lost_error(describe_call(function, index)))
             return
         try:
             future.end_cancelled()

@@ -209,13 +209,6 @@ class PoolProcess(_FacadeProcess):
         self._station = self._station._replace(is_standby=False)
         _process._children.add(self)  # type: ignore[attr-defined]
 
-    def suspend(self) -> None:
-        """Has it stop, in a moment, until resume()."""
-        self._check_started_here("stopped").suspend()
-
-    def resume(self) -> None:
-        self._check_started_here("stopped").resume()
-
     def run(self) -> None:
         self.facade.run()  # which takes interrupts when it can
 

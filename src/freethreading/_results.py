@@ -41,8 +41,8 @@ class PoolSink:
 class AsyncResult:
     """The result of one call of a pool, or of a map: :class:`multiprocessing.pool.AsyncResult`.
 
-    A task of asyncio's may await it. Where that is cancelled, what has not begun is cancelled; a call that a worker process
-    runs ends with its worker, which is replaced.
+    A task of asyncio's may await it. Where that is cancelled, so is a call, also one that a worker process runs: it ends
+    with its worker, which is replaced. Of a map without a chunk size the items that have not begun are cancelled.
     """
 
     def ready(self) -> bool:
@@ -138,6 +138,8 @@ class ReportedResult(AsyncResult):
         import asyncio
 
         if not self._event.is_set():
+            if (pool := self._pool) is not None:
+                pool._usable_engine()
             try:
                 yield from until_done(self._listen).__await__()
             except asyncio.CancelledError:

@@ -56,6 +56,13 @@ def withdraw(record: _core.WorkerRecord) -> None:
             _supervisor.withdraw(record)
 
 
+def end_task(record: _core.WorkerRecord, tag: int) -> None:
+    """Has the worker killed if it is in the task of that tag; its record says so then. It may come too early or too late."""
+    with _lock:
+        if _supervisor is not None:
+            _supervisor.end_task(record, tag)
+
+
 def pid() -> int:
     """The supervisor's process id; 0: there is none."""
     return _supervisor.pid if _supervisor is not None else 0

@@ -66,8 +66,8 @@ CRASH_POINTS = [
 ]
 # Those that a supervisor comes by in what it does for pools while the program does nothing.
 CRASH_POINTS_FOR_POOLS = [
-    "supervisor.suspect.stopped",
-    "supervisor.suspect.noted",
+    "supervisor.warden.stopped",
+    "supervisor.warden.noted",
     "supervisor.standby.used",
 ]
 
@@ -439,7 +439,7 @@ def test_a_death_at_a_crash_point_in_the_care_of_a_pool(point: str) -> None:
             supervisor = _supervisor.pid()
             until(lambda: executor._engine._crew._standby is not None)
             del os.environ["FT_CRASH_AT"]
-            call = executor.submit(keep, 200 << 20) if "suspect" in sys.argv[1] else executor.submit(die)
+            call = executor.submit(keep, 200 << 20) if "warden" in sys.argv[1] else executor.submit(die)
             wait_in_c_for_the_end_of(supervisor)
             error = call.exception(20)
             print(type(error).__name__, executor.submit(abs, -3).result(20), _supervisor.pid() != supervisor)

@@ -286,3 +286,78 @@ def test_in_many_tasks_at_once() -> None:
 
     asyncio.run(main())
     assert shared.counter.load() == 4
+
+
+def hold_locks_of_the_session(counter: Any) -> None:
+    counter.fetch_add(1)
+    while True:
+        make_shared_objects()
+
+
+def make_shared_objects() -> None:
+    assert all(freethreading.Lock(shared=True) is not None for _ in range(10))
+
+
+@pytest.mark.usefixtures("processes")
+@pytest.mark.watchdog(300)
+def test_calls_that_hold_locks_of_the_session() -> None:
+    # The program waits for these locks too, meanwhile, and with the GIL.
+    shared = Shared()
+    with freethreading.WorkerPoolExecutor(2) as executor:
+        for number in range(1, 101):
+            running: Any = executor.submit(hold_locks_of_the_session, shared.counter)
+            until(lambda number=number: shared.counter.load() == number, "it has begun")
+            running.cancel_or_end()
+            while not running.done():
+                make_shared_objects()
+            assert running.cancelled()
+
+
+@pytest.mark.usefixtures("processes")
+@pytest.mark.watchdog(300)
+def test_callbacks_of_calls_that_end_together_wait_for_others() -> None:
+    shared = Shared()
+    with freethreading.WorkerPoolExecutor(4) as executor:
+        for number in range(1, 9):
+            told: list[Any] = []
+            running: list[Any] = [executor.submit(begin, *shared.initargs()) for _ in range(3)]
+            until(lambda number=number: shared.counter.load() == 3 * number, "all have begun")
+            for each in running:
+                each.add_done_callback(
+                    lambda each, told=told: told.append(
+                        (each.cancelled(), executor.submit(just, 7).result(30))
+                    )
+                )
+            for each in running:
+                each.cancel_or_end()
+            until(lambda told=told: len(told) == 3, "all are told", 60)
+            assert told == [(True, 7)] * 3
+            assert executor.submit(just, 8).result(30) == 8
+
+
+@pytest.mark.usefixtures("processes")
+def test_an_await_in_a_forked_child_says_that_it_is_in_vain() -> None:
+    shared = Shared()
+    with freethreading.WorkerPool(1) as pool:
+        results = [
+            pool.apply_async(begin, shared.initargs()),
+            pool.apply_async(just, (1,), callback=just),
+            pool.map_async(just, [1, 2]),
+        ]
+
+        async def wait_for(result: Any) -> None:
+            with pytest.raises(RuntimeError, match="this pool's workers belong to process"):
+                await result
+
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                for result in results:
+                    asyncio.run(asyncio.wait_for(wait_for(result), 10))
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        shared.gate.set()
+        assert results[0].get(30)

@@ -433,3 +433,26 @@ def test_in_a_forked_child_a_pool_refuses_and_ends_nobody(backend: str) -> None:
         backend,
     )
     assert (done.returncode, done.stdout) == (0, "True\n[2]\n"), done.stderr
+
+
+def test_arguments_that_are_none(backend: str) -> None:
+    with freethreading.WorkerPool(1) as pool, freethreading.WorkerPoolExecutor(1) as executor:
+        for call in (
+            lambda: pool.map(abs, [1], 1.5),  # type: ignore[arg-type]
+            lambda: pool.imap(abs, [1], "1"),  # type: ignore[arg-type]
+            lambda: executor.map(abs, [1], chunksize=1.5),  # type: ignore[arg-type]
+        ):
+            with pytest.raises(TypeError, match="chunksize must be an integer, not"):
+                call()
+        for name in ("callback", "error_callback"):
+            with pytest.raises(TypeError, match=f"^{name} must be a callable or None, not 5"):
+                pool.apply_async(abs, (1,), {}, **{name: 5})  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match=f"^{name} must be a callable or None, not 5"):
+                pool.map_async(abs, (1,), **{name: 5})  # type: ignore[arg-type]
+        assert pool.apply(abs, (-1,)) == executor.submit(abs, -1).result() == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_pool_that_was_never_made_leaves_nothing() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        freethreading.WorkerPool(1, size=1)  # type: ignore[call-arg]

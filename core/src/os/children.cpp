@@ -151,21 +151,33 @@ bool wait_for_child(int pid) noexcept {
 
 void kill_process(int pid, int signal) noexcept { static_cast<void>(kill(pid, signal)); }
 
-bool is_stopped(int pid) noexcept {
+Activity activity_of(int pid) noexcept {
   std::array<char, 32> path{};
   // NOLINTNEXTLINE(*-vararg): std::format allocates
   static_cast<void>(std::snprintf(path.data(), path.size(), "/proc/%d/stat", pid));
   const int descriptor = open(path.data(), O_RDONLY | O_CLOEXEC);  // NOLINT(*-vararg): it is open's
   if (descriptor < 0) {
-    return false;
+    return Activity::kEnded;
   }
   std::array<char, 128> bytes{};
   const ssize_t length = read(descriptor, bytes.data(), bytes.size());
   close(descriptor);
   // proc(5): the process id, its name in brackets, which may have some itself, a letter.
   const std::string_view text(bytes.data(), length > 0 ? static_cast<std::size_t>(length) : 0);
-  const std::size_t letter = text.rfind(')') + 2;
-  return text.rfind(')') != std::string_view::npos && letter < text.size() && (text[letter] == 'T' || text[letter] == 't');
+  const std::size_t bracket = text.rfind(')');
+  if (bracket == std::string_view::npos || bracket + 2 >= text.size()) {
+    return Activity::kEnded;
+  }
+  switch (text[bracket + 2]) {
+    case 'T':
+    case 't':
+      return Activity::kStopped;
+    case 'Z':
+    case 'X':
+      return Activity::kEnded;
+    default:
+      return Activity::kRuns;
+  }
 }
 
 bool move_to_orphan() noexcept {

@@ -24,8 +24,9 @@ void reap(int pid) noexcept;
 // Waits for one child; false: it is not ours, or somebody else waits for it.
 bool wait_for_child(int pid) noexcept;
 void kill_process(int pid, int signal) noexcept;
-// Whether the process is stopped (SIGSTOP), its first thread at least.
-[[nodiscard]] bool is_stopped(int pid) noexcept;
+// What a process does, its first thread at least. kStopped: by SIGSTOP. kEnded: also while nobody has waited for it.
+enum class Activity : std::uint8_t { kRuns, kStopped, kEnded };
+[[nodiscard]] Activity activity_of(int pid) noexcept;
 
 // Continues in a child of its own that nobody waits for; the caller's process ends. False: errno.
 [[nodiscard]] bool move_to_orphan() noexcept;

@@ -89,12 +89,21 @@ bool Supervisor::request(WorkerRecord& record, const Handle& handle, const Worke
 }
 
 void Supervisor::withdraw(const Handle& handle) noexcept {
+  tell(handle, static_cast<std::uint64_t>(protocol::RequestKind::kWithdraw));
+}
+
+void Supervisor::end_task(WorkerRecord& record, const Handle& handle, std::uint64_t tag) noexcept {
+  record.to_end.store(tag);
+  tell(handle, static_cast<std::uint64_t>(protocol::RequestKind::kEnd));
+}
+
+void Supervisor::tell(const Handle& handle, std::uint64_t kind) noexcept {
   if (control_ < 0) {
     return;
   }
   const protocol::StartRequest request{.offset = handle.offset,
                                        .generation = handle.generation,
-                                       .kind = protocol::RequestKind::kWithdraw,
+                                       .kind = static_cast<protocol::RequestKind>(kind),
                                        .token = {}};
   static_cast<void>(os::send_packet(control_, &request, sizeof request, {}, true));
 }

@@ -1,6 +1,6 @@
 // What the program, the supervisor, the zygote and its spares say to each other: packets of these structs, descriptors beside them.
 //
-//   program -> supervisor   StartRequest + the worker's descriptors, unless it is a withdrawal
+//   program -> supervisor   StartRequest + the worker's descriptors, where one is to be started
 //   supervisor -> program   Ready, once
 //   supervisor -> zygote    ForkOrder
 //   zygote -> supervisor    ForkAnswer + the spare's socket, one for each order, in order
@@ -29,6 +29,7 @@ enum class RequestKind : std::uint64_t {
   kStart = 0,
   kStandby,   // to be started where a worker of its crew dies and the program asks for none
   kWithdraw,  // of one that was kStandby: it is to be kFailed, unless it was started already
+  kEnd,       // the worker is to be killed if it is in the task that its record's to_end names
 };
 
 struct StartRequest {

@@ -138,10 +138,6 @@ bool take_leave(WorkerRecord& record, AtomicInt64& surplus) noexcept {
   return false;
 }
 
-bool hold_worker(WorkerRecord& record) noexcept { return record.is_held.exchange(1) == 0; }
-
-void let_go_of_worker(WorkerRecord& record) noexcept { record.is_held.store(0); }
-
 void leave_worker(WorkerRecord& record, Leaving reason) noexcept {
   record.leaving.store(static_cast<std::uint32_t>(reason));
   FT_CRASH_POINT("worker.leave.said");

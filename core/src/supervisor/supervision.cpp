@@ -133,6 +133,12 @@ void Supervision::take_request(const protocol::StartRequest& request, Waiting wa
       }
       forget(waiting);
       break;
+    case protocol::RequestKind::kEnd:
+      if (std::find(records_.begin(), records_.end(), waiting.record) != records_.end()) {  // else it has ended
+        end_task_of(body(waiting.record));
+      }
+      forget(waiting);
+      break;
   }
 }
 
@@ -305,15 +311,16 @@ void Supervision::end_everything() {
   for (ObjectHeader* record : records_) {
     os::kill_process(body(record).pid.load(), os::kKill);
   }
-  spares_.kill_all();
   const Deadline deadline = Deadline::after(kEndTimeout);
   bury_the_dead();
+  spares_.kill_all();  // behind that: one that had been ordered may have come with the zygote's last words
   while ((!records_.empty() || spares_.count() != 0 || zygote_.pid() != 0) && !deadline.passed()) {
     if (os::wait_readable({signals_}, deadline) != 0) {
       while (os::next_signal(signals_) != 0) {
       }
     }
     bury_the_dead();
+    spares_.kill_all();
   }
   while (!waiting_.empty()) {
     fail_first(kExitedWithOne);

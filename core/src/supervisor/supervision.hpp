@@ -1,4 +1,5 @@
-// Supervision: the supervisor process's one loop. Blocks nowhere but in its poll.
+// Supervision: the supervisor process's one loop. Blocks nowhere but in its poll; and, while a worker is stopped for a look at it,
+// for some 50 ms at most.
 //
 // What it does with each event is in docs/design/workers.md, with what a death at each step leaves behind.
 #pragma once
@@ -13,11 +14,11 @@
 #include "os/children.hpp"
 #include "os/signals.hpp"
 #include "pool/supervisor_protocol.hpp"
-#include "supervisor/memory_watch.hpp"
 #include "supervisor/spares.hpp"
 #include "supervisor/standbys.hpp"
 #include "supervisor/sweeper.hpp"
 #include "supervisor/waiting.hpp"
+#include "supervisor/warden.hpp"
 #include "supervisor/zygote.hpp"
 
 namespace freethreading::supervisor {

@@ -58,6 +58,26 @@ TEST(Children, AKilledOneTellsItsSignal) {
   reap(pid);
 }
 
+TEST(Children, WhatAProcessDoes) {
+  EXPECT_EQ(activity_of(getpid()), Activity::kRuns);
+  const int pid = in_child([] { return pause(); });
+  EXPECT_EQ(activity_of(pid), Activity::kRuns);
+  for (int round = 0; round < 3; ++round) {
+    kill_process(pid, kStop);
+    int status = 0;
+    EXPECT_EQ(waitpid(pid, &status, WUNTRACED), pid);
+    EXPECT_EQ(activity_of(pid), Activity::kStopped);
+    kill_process(pid, kContinue);
+    EXPECT_EQ(waitpid(pid, &status, WCONTINUED), pid);
+    EXPECT_EQ(activity_of(pid), Activity::kRuns);
+  }
+  kill_process(pid, kKill);
+  static_cast<void>(wait_until_ended(pid));
+  EXPECT_EQ(activity_of(pid), Activity::kEnded) << "nobody has waited for it";
+  reap(pid);
+  EXPECT_EQ(activity_of(pid), Activity::kEnded);
+}
+
 TEST(Children, SpawnPutsDescriptorsFromThreeOn) {
   int ends[2];
   ASSERT_EQ(pipe(ends), 0);

@@ -43,18 +43,15 @@ struct WorkerRecord {
   std::atomic<std::uint64_t> item;         // index in that message's batch of what it runs now
   std::atomic<std::uint32_t> leaving;      // Leaving; written by the worker, which takes no task behind it
   std::atomic<std::uint32_t> is_ready;     // 1: its initializer is done; written by the worker
-  std::atomic<std::uint32_t> is_held;      // 1: somebody has stopped the process (SIGSTOP) for a look at it, or is about to
   std::uint64_t crew;                      // which of the program's workers it stands in for and may be replaced by; 0: none
   std::uint64_t memory_limit;              // bytes; beyond kFarOver times that it is killed in the middle of a task; 0: never
   std::atomic<std::uint64_t> excess;       // bytes that it had when it was killed for that; 0: it was not
+  std::atomic<std::uint64_t> to_end;       // tag of the task that it shall be killed in; 0: of none
+  std::atomic<std::uint64_t> ended;        // tag of the task that it was killed in because of that; 0: of none
 };
 
 // A worker that has so many times the memory that it may have is killed in the middle of its task.
 inline constexpr std::uint64_t kFarOver = 2;
-
-// Whoever stops the worker for a look at it comes by this: one at a time. False: somebody else does.
-[[nodiscard]] bool hold_worker(WorkerRecord& record) noexcept;
-void let_go_of_worker(WorkerRecord& record) noexcept;
 
 // Waits for kExited or kFailed. kReady, kTimedOut, kInterrupted.
 WaitOutcome wait_for_exit(Place& place, WorkerRecord& record, WaitContext& context) noexcept;
