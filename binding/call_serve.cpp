@@ -125,9 +125,9 @@ enum class Served : std::uint8_t { kDone, kForked, kError };
 
 // Serves one call. kForked: this process is a child that the call forked, and that came back from it. kError: an error is set, which
 // is no outcome of the call's.
-Served serve_one(const Loop& loop, Message& call, OwnerId process) {
+Served serve_one(const Loop& loop, Message& call, OwnerId process, bool moves) {
   Message message;
-  write_head(&message, kNativeValueAnswer, tag_of(call), 0);
+  write_head(&message, kNativeValueAnswer, tag_of(call), moves ? kMoves : 0);
   PyObject* value = make_call(loop, call);
   PyObject* exception = value == nullptr ? take_exception() : nullptr;
   Served served = Place::private_memory().self() == process ? Served::kDone : Served::kForked;
@@ -160,7 +160,6 @@ PyObject* serve_calls(PyObject* module, PyObject* const* args, Py_ssize_t nargs)
   MessageQueue& queue = *body_of<MessageQueue>(loop.tasks);
   const OwnerId process = Place::private_memory().self();
   static thread_local CpuSeat seat;
-  bool has_parked = false;
   long served = 0;
   Deadline patience = Deadline::never();
   bool is_waiting = false;
@@ -179,15 +178,16 @@ PyObject* serve_calls(PyObject* module, PyObject* const* args, Py_ssize_t nargs)
         loop.server.contexts.drop();
         return Py_BuildValue("(lN)", served, unpack_message(loop.tasks, message));
       }
-      if (served == 0) seat.woken_from(has_parked ? CallIndex::cpu_of(index_of(message)) : 0);
+      const bool moves = served == 0 && seat.has_work_from(CallIndex::cpu_of(index_of(message)));
       record->item.store(1);
-      const Served one = serve_one(loop, message, process);
+      const Served one = serve_one(loop, message, process, moves);
       if (one == Served::kError) {
         loop.server.contexts.drop();
         return nullptr;
       }
       if (one == Served::kForked) break;
       record->item.store(0);
+      if (moves && seat.move()) expect_partner();
       terms->has_worked = true;
       ++served;
       continue;
@@ -199,11 +199,7 @@ PyObject* serve_calls(PyObject* module, PyObject* const* args, Py_ssize_t nargs)
     is_waiting = true;
     const bool looks_first = terms->has_to_look();
     const Deadline until = looks_first ? TermsObject::look_deadline() : patience;
-    outcome = queue_wait_detached(until, [&](WaitContext& context) {
-      const QueueOutcome waited = queue.wait_not_empty(place, context, epoch);
-      has_parked = context.parked;
-      return waited;
-    });
+    outcome = queue_wait_detached(until, [&](WaitContext& context) { return queue.wait_not_empty(place, context, epoch); });
     if (outcome == QueueOutcome::kInterrupted) return nullptr;
     if (outcome == QueueOutcome::kTimedOut && !looks_first && queue.size() == 0) {
       leave_worker(*record, Leaving::kIdle);

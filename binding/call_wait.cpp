@@ -114,6 +114,7 @@ bool take_one(CallsObject* calls, PyObject* results, PyObject* mine) {
       detach_call(future);
       break;
     case Answer::kTaken:
+      if (future == mine && index_of(message) == kMoves) expect_partner();
       settle_call(future, results, message);
       break;
   }

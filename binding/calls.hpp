@@ -36,6 +36,9 @@ struct CallIndex {
   [[nodiscard]] static std::uint32_t cpu_of(std::uint64_t index) { return static_cast<std::uint32_t>(index >> kCpuShift); }
 };
 
+// An answer's index: 0, or that its worker leaves the CPU of who waits for it (CpuSeat).
+inline constexpr std::uint64_t kMoves = 1;
+
 struct CallsObject {
   PyObject_HEAD
   // Channels: of tasks and of results, and the inbox of the engine's own thread. Null when the engine

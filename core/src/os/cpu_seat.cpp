@@ -23,7 +23,7 @@ bool leave(int cpu) noexcept {
 
 std::uint32_t CpuSeat::here() noexcept { return static_cast<std::uint32_t>(sched_getcpu() + 1); }
 
-bool CpuSeat::woken_from(std::uint32_t cpu) noexcept {
+bool CpuSeat::has_work_from(std::uint32_t cpu) noexcept {
   if (cpu == 0 || cpu != here()) {
     beside_ = 0;
     if (well_ < kSettled && ++well_ == kSettled) {
@@ -37,7 +37,10 @@ bool CpuSeat::woken_from(std::uint32_t cpu) noexcept {
   }
   beside_ = 0;
   limit_ = std::min(2 * limit_, kLastLimit);
-  return leave(static_cast<int>(cpu) - 1);
+  shared_ = static_cast<int>(cpu) - 1;
+  return true;
 }
+
+bool CpuSeat::move() noexcept { return leave(shared_); }
 
 }  // namespace freethreading

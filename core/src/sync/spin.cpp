@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "freethreading/cpu_seat.hpp"
+
 namespace freethreading {
 
 namespace {
@@ -55,10 +57,17 @@ void SpinBudget::failed() noexcept {
   }
 }
 
+void SpinBudget::expect_partner() noexcept {
+  limit_ = probe_;
+  patience_ = kPatience;
+}
+
 void SpinBudget::stop(std::uint32_t waits) noexcept {
   limit_ = 0;
   waits_until_probe_ = waits;
   patience_ = kPatience;
 }
+
+void expect_partner() noexcept { SpinBudget::mine(SpinKind::kSignal).expect_partner(); }
 
 }  // namespace freethreading

@@ -35,6 +35,8 @@ class SpinBudget {
   // After so long, as far as the clock was read.
   void succeeded(Nanoseconds spent) noexcept;
   void failed() noexcept;
+  // As if a probe had come off.
+  void expect_partner() noexcept;
 
  private:
   void stop(std::uint32_t waits) noexcept;
