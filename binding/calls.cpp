@@ -104,12 +104,14 @@ int put_call(CallsObject* calls, PyObject* tasks, PyObject* future, PyObject* fu
   PyObject* key = PyLong_FromUnsignedLongLong(number);
   int entered = key == nullptr ? -1 : 0;
   FutureObject* object = future_of(future);
+  const bool attaches = object->callbacks != nullptr;  // somebody is to be told, by the engine's own thread
   Py_BEGIN_CRITICAL_SECTION(calls);
   if (entered == 0 && calls->is_open && object->calls == nullptr) {
     object->number = number;
     object->item = item;
     object->calls = Py_NewRef(calls);
     object->function = Py_NewRef(function);
+    if (attaches && !object->attached.exchange(true)) calls->attached.fetch_add(1);
     entered = PyDict_SetItem(calls->futures, key, future) == 0 ? 1 : -1;
   }
   Py_END_CRITICAL_SECTION();
@@ -121,10 +123,12 @@ int put_call(CallsObject* calls, PyObject* tasks, PyObject* future, PyObject* fu
   std::uint64_t sequence = 0;
   if (put_message(tasks, message, &sequence)) {
     object->sequence.store(sequence);
+    if (attaches) call_drainer(calls);
     return 1;
   }
   PyObject* error = take_exception();
   PyObject* there = leave_call(calls, number);
+  if (object->attached.exchange(false)) calls->attached.fetch_sub(1);
   State* state = state_of(tasks);
   PyObject* shut_down = state == nullptr ? nullptr : imported(state, Import::kShutDown);
   if (there != nullptr && shut_down != nullptr && PyErr_GivenExceptionMatches(error, shut_down) != 0) {
@@ -389,19 +393,13 @@ PyObject* calls_pop(PyObject* self, PyObject* number) {
   return Py_BuildValue("(NNN)", future, function == nullptr ? Py_NewRef(Py_None) : function, index);
 }
 
-PyObject* calls_pending(PyObject* self, PyObject* /*unused*/) {
+// pending() and take_all().
+template <bool kTakes>
+PyObject* all_futures(PyObject* self, PyObject* /*unused*/) {
   PyObject* futures = nullptr;
   Py_BEGIN_CRITICAL_SECTION(self);
   futures = PyDict_Values(calls_of(self)->futures);
-  Py_END_CRITICAL_SECTION();
-  return futures;
-}
-
-PyObject* calls_take_all(PyObject* self, PyObject* /*unused*/) {
-  PyObject* futures = nullptr;
-  Py_BEGIN_CRITICAL_SECTION(self);
-  futures = PyDict_Values(calls_of(self)->futures);
-  if (futures != nullptr) PyDict_Clear(calls_of(self)->futures);
+  if (kTakes && futures != nullptr) PyDict_Clear(calls_of(self)->futures);
   Py_END_CRITICAL_SECTION();
   return futures;
 }
@@ -557,8 +555,8 @@ PyMethodDef methods[] = {
     {"next_number", calls_next_number, METH_NOARGS, "next_number($self, /)\n--\n\nA number for a message of the engine's own."},
     {"pop", calls_pop, METH_O,
      "pop($self, number, /)\n--\n\nTakes out the call of that number: its future, its function and its item; None: there is none."},
-    {"pending", calls_pending, METH_NOARGS, "pending($self, /)\n--\n\nA list of the futures of all calls that are on their way."},
-    {"take_all", calls_take_all, METH_NOARGS, "take_all($self, /)\n--\n\nThe same, and takes them out."},
+    {"pending", all_futures<false>, METH_NOARGS, "pending($self, /)\n--\n\nA list of the futures of all calls that are on their way."},
+    {"take_all", all_futures<true>, METH_NOARGS, "take_all($self, /)\n--\n\nThe same, and takes them out."},
     {"release", calls_release, METH_NOARGS, "release($self, /)\n--\n\nThe engine has ended: lets go of its channels."},
     {nullptr, nullptr, 0, nullptr},
 };

@@ -118,6 +118,16 @@ inline void hand_over([[maybe_unused]] PyObject* object) {
 #endif
 }
 
+// The same of an object of the user's, unless it is a container: what is in that stays its maker's, and whoever gave up the container
+// would give up each of these through that queue (and until then look them up in other dictionaries under their locks only).
+inline void hand_over_value([[maybe_unused]] PyObject* object) {
+#ifdef Py_GIL_DISABLED
+  constexpr unsigned long kContainers = Py_TPFLAGS_DICT_SUBCLASS | Py_TPFLAGS_LIST_SUBCLASS | Py_TPFLAGS_TUPLE_SUBCLASS;
+  if (object == nullptr || PyType_HasFeature(Py_TYPE(object), kContainers) || PyAnySet_Check(object)) return;
+  hand_over(object);
+#endif
+}
+
 }  // namespace freethreading::binding
 
 // One object's critical section: a lock where there is no GIL, nothing where there is one.

@@ -108,7 +108,7 @@ Change settle_future(PyObject* self, PyObject* result, PyObject* exception, bool
   } else {
     future->result = Py_XNewRef(result);
     future->exception = Py_XNewRef(exception);
-    hand_over(result);
+    hand_over_value(result);
     hand_over(exception);
     *has_callbacks = future->callbacks != nullptr;
     enter_state(self, FutureState::kFinished);

@@ -136,7 +136,7 @@ bool call_item(CallContexts& contexts, PyObject* function, PyObject* item, bool 
   const bool done = value != nullptr;
   if (!done) value = take_exception();
   const bool added = append_outcome(values, failures, value, done);
-  hand_over(value);  // the list's reference: who drops the list is another thread
+  hand_over_value(value);  // the list's reference: who drops the list is another thread
   Py_DECREF(value);
   return added;
 }

@@ -169,7 +169,7 @@ PyObject* put_item(PyObject* self, PyObject* item, Deadline deadline) {
   if (is_private_queue(self)) {
     // The queue's reference first: once the item is in, another thread may take it and drop its own.
     const auto word = reinterpret_cast<std::uintptr_t>(Py_NewRef(item));
-    hand_over(item);
+    hand_over_value(item);
     const QueueOutcome outcome = queue_of(self).try_put_word(place_of(self), kReference, word);
     if (outcome == QueueOutcome::kDone || put_later(self, message_of_reference(item), deadline, outcome)) Py_RETURN_NONE;
     Py_DECREF(item);

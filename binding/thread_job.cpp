@@ -73,7 +73,7 @@ void run_item(ThreadJobObject* job, CallContexts& contexts, PyObject* function, 
   Py_XDECREF(item);
   const bool done = value != nullptr;
   entry.value = done ? value : take_exception();
-  hand_over(entry.value);
+  hand_over_value(entry.value);
   // sync: OUTCOME (release): the value; pairs with collect(). Sequentially consistent: who asks looks at the states behind that, this
   // worker looks at `asked` behind this.
   entry.state.store(done ? ItemState::kValue : ItemState::kException);
@@ -172,7 +172,7 @@ PyObject* job_run(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
 Taken append(PyObject* self, PyObject* item) {
   ThreadJobObject* job = job_of(self);
   PyObject* kept = Py_NewRef(item);
-  hand_over(kept);  // the thread that runs it gives it up
+  hand_over_value(kept);  // the thread that runs it gives it up
   Taken taken = Taken::kFull;
   guarded(job, [&] {
     const std::uint64_t index = job->available.load(std::memory_order_relaxed);  // relaxed: the guard's
@@ -383,7 +383,7 @@ PyObject* job_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   job->star = values[1] == Py_True;
   for (std::size_t i = 0; i < count; ++i) {
     PyObject* item = Py_NewRef(PyTuple_GET_ITEM(all, static_cast<Py_ssize_t>(i)));
-    hand_over(item);  // the thread that runs it gives it up
+    hand_over_value(item);  // the thread that runs it gives it up
     (*job->items)[i].item.store(item, std::memory_order_relaxed);  // nobody else has the job yet
   }
   job->available.store(count);

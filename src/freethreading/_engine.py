@@ -136,11 +136,15 @@ class Engine:
         context: Context | None = None,
         item: int | None = None,
         owner: object = None,
+        listener: Callable[[Any], object] | None = None,
     ) -> PoolFuture[Any]:
         """Takes one call, of a map's item where one is given. What pickling it raises is the future's exception; where there
-        is an `owner`, which lives until the call is done, it is raised.
+        is an `owner`, which lives until the call is done, it is raised. `listener` is called by the engine when the call is
+        done, never by the caller.
         """
         future: PoolFuture[Any] = PoolFuture(self._reference)
+        if listener is not None:
+            future.add_done_callback(listener)
         if owner is not None:
             future._owner = owner
             self.submit(Task(CALL, function, [(args, kwargs)], FutureSink(future), 0, context))

@@ -163,13 +163,18 @@ class WorkerPool:
         """Like apply(), without waiting. A callback gets the value, or the exception, before the result is ready."""
         self._check_running()
         check_callbacks(callback, error_callback)
+        told = None
+        if callback is not None or error_callback is not None:
+            told = ToldResult(self, callback, error_callback)
+        listener = None if told is None else told.take
         try:
-            future = self._engine.submit_call(func, tuple(args), dict(kwds), owner=self)
+            future = self._engine.submit_call(func, tuple(args), dict(kwds), owner=self, listener=listener)
         except EngineClosedError:
             raise ValueError("Pool not running") from None
-        if callback is None and error_callback is None:
+        if told is None:
             return CallResult(future)
-        return ToldResult(self, future, callback, error_callback)
+        told.future = future
+        return told
 
     def map(
         self,

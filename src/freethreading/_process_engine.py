@@ -39,8 +39,11 @@ class ProcessEngine(ProcessDrainer):
         context: Context | None = None,
         item: int | None = None,
         owner: object = None,
+        listener: Callable[[Any], object] | None = None,
     ) -> PoolFuture[Any]:
         future: PoolFuture[Any] = PoolFuture(self._reference)
+        if listener is not None:
+            future.add_done_callback(listener)
         if owner is not None:
             future._owner = owner
         try:

@@ -189,18 +189,10 @@ class ReportedResult(AsyncResult):
 class ToldResult(ReportedResult):
     """That of one call, with callbacks."""
 
-    def __init__(
-        self,
-        pool: WorkerPool,
-        future: PoolFuture[Any],
-        callback: Callback | None,
-        error_callback: Callback | None,
-    ) -> None:
-        super().__init__(pool, callback, error_callback)
-        self._future = future
-        future.add_done_callback(self._take)
+    future: PoolFuture[Any]  # the call's, once it is submitted
 
-    def _take(self, future: PoolFuture[Any]) -> None:
+    def take(self, future: PoolFuture[Any]) -> None:
+        """The call is done."""
         try:
             error = future.exception(0)
             self._settle((True, future.result(0)) if error is None else (False, error))
@@ -208,7 +200,7 @@ class ToldResult(ReportedResult):
             self._settle((False, cancelled))
 
     def _cancel(self) -> None:
-        self._future.cancel_or_end()
+        self.future.cancel_or_end()
 
 
 class MapResult(ReportedResult, PoolSink):

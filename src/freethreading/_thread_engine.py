@@ -91,10 +91,13 @@ class ThreadEngine(Engine):
         context: Context | None = None,
         item: int | None = None,
         owner: object = None,
+        listener: Callable[[Any], object] | None = None,
     ) -> PoolFuture[Any]:
         if self._strict:
-            return super().submit_call(function, args, kwargs, context, item, owner)
+            return super().submit_call(function, args, kwargs, context, item, owner, listener)
         future: PoolFuture[Any] = PoolFuture(self._reference, function, args, kwargs, context)
+        if listener is not None:
+            future.add_done_callback(listener)
         if owner is not None:
             future._owner = owner
         self._put(future)
