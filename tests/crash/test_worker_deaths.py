@@ -326,7 +326,7 @@ def test_the_end_of_the_program_waits_for_workers_and_terminates_daemons() -> No
         event = freethreading.Event()
         daemon = freethreading.Worker(target=wait_for, args=(event,), daemon=True)
         daemon.start()
-        print(daemon.pid, _supervisor.pid(), flush=True)
+        os.write(1, f"{daemon.pid} {_supervisor.pid()}\\n".encode())  # in one piece
     """)
     first, second = sorted(printed.split("\n"), reverse=True)
     assert first == "from the worker"

@@ -188,7 +188,10 @@ def test_the_wait_of_an_async_for_ends(backend: str) -> None:
 
     async def main() -> None:
         async with freethreading.WorkerPoolExecutor(1) as executor:
-            results = executor.map(wait_for, [event], timeout=0.01)
+            # It has the one worker.
+            running = executor.submit(wait_for, event)
+            await asyncio.to_thread(until, running.running, "a worker has it")
+            results = executor.map(square, [5], timeout=0.01)
             with pytest.raises(concurrent.futures.TimeoutError):
                 await anext(results)
             with pytest.raises(StopAsyncIteration):
