@@ -258,6 +258,8 @@ def test_while_it_publishes_the_outcome_of_a_call(pool: Pool, point: str) -> Non
 @pytest.mark.parametrize("point", GET_POINTS)
 @pytest.mark.parametrize("size", [1, 100_000], ids=["small", "big"])
 def test_while_it_takes_a_call(kind: str, point: str, size: int) -> None:
+    if point == "queue.get.adopted":
+        size = max(size, 100)  # a smaller one is in the message itself, without a block that could be adopted
     permits, turn = freethreading.Semaphore(1), freethreading.Event()
     victims: freethreading.SimpleQueue[int] = freethreading.SimpleQueue()
     with Pool(kind, crash_at_the_first_take, (point, permits, victims, turn)) as pool:
