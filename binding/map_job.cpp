@@ -9,6 +9,7 @@
 #include "args.hpp"
 #include "call_context.hpp"
 #include "codec.hpp"
+#include "collect.hpp"
 #include "freethreading/memory/session.hpp"
 #include "map_job.hpp"
 
@@ -142,7 +143,7 @@ int collect_item(PyObject* self, std::uint64_t index, PyObject* values, PyObject
   return good ? 1 : -1;
 }
 
-// collect(most): those behind the last one collected, up to the first that is not known. A new list; null: an error is set.
+// Those behind the last one collected, up to the first that is not known. A new list; null: an error is set.
 PyObject* collect_in_order(PyObject* self, Py_ssize_t most, PyObject* failures) {
   std::uint64_t& low = job_object(self)->low;
   const std::uint64_t first = low;
@@ -162,50 +163,18 @@ PyObject* collect_in_order(PyObject* self, Py_ssize_t most, PyObject* failures) 
   return values;
 }
 
-int take_any(PyObject* self, Py_ssize_t most, PyObject* values, PyObject* failures) noexcept {
-  JobObject* object = job_object(self);
-  const std::uint64_t available = available_of(self);
-  if (object->had == nullptr) object->had = new std::vector<bool>(job_of(self)->count);
-  std::vector<bool>& had = *object->had;
-  for (std::uint64_t i = object->low; i < available && PyList_GET_SIZE(values) < most; ++i) {
-    if (had[i]) continue;
-    const int outcome = collect_item(self, i, values, failures);
-    if (outcome < 0) return -1;
-    had[i] = outcome == 1;
-  }
-  while (object->low < available && had[object->low]) ++object->low;
-  return 1;
-}
-
-// collect_any(most): whatever is known.
-PyObject* collect_any(PyObject* self, Py_ssize_t most, PyObject* failures) {
-  PyObject* values = PyList_New(0);
-  if (values != nullptr && take_any(self, most, values, failures) < 0) Py_CLEAR(values);
-  return values;
-}
-
-template <class Collect>
-PyObject* collect(PyObject* self, PyObject* const* args, Py_ssize_t nargs, Collect collect_some) {
-  const Py_ssize_t most = nargs == 0 ? PY_SSIZE_T_MAX : PyLong_AsSsize_t(args[0]);
-  if (PyErr_Occurred() != nullptr) return nullptr;
-  PyObject* values = nullptr;
-  PyObject* failures = PyList_New(0);
-  std::uint64_t first = 0;
-  Py_BEGIN_CRITICAL_SECTION(self);
-  first = job_object(self)->low;
-  if (failures != nullptr) values = collect_some(self, most, failures);
-  Py_END_CRITICAL_SECTION();
-  if (values != nullptr) return Py_BuildValue("(KNN)", static_cast<unsigned long long>(first), values, failures);
-  Py_XDECREF(failures);
-  return nullptr;
-}
-
 PyObject* job_collect(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
-  return collect(self, args, nargs, collect_in_order);
+  return collect(self, args, nargs, job_object(self)->low,
+                 [self](Py_ssize_t most, PyObject* failures) { return collect_in_order(self, most, failures); });
 }
 
 PyObject* job_collect_any(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
-  return collect(self, args, nargs, collect_any);
+  JobObject* object = job_object(self);
+  return collect(self, args, nargs, object->low, [&](Py_ssize_t most, PyObject* failures) {
+    if (object->had == nullptr) object->had = new std::vector<bool>(job_of(self)->count);
+    return collect_known(object->low, available_of(self), *object->had, most,
+                         [&](std::uint64_t index, PyObject* values) { return collect_item(self, index, values, failures); });
+  });
 }
 
 // accept(index, done, value): the outcome came as a message, or is the program's to say.

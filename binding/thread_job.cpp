@@ -9,6 +9,7 @@
 
 #include "args.hpp"
 #include "call_context.hpp"
+#include "collect.hpp"
 #include "freethreading/sync/atomic_int64.hpp"
 #include "extend.hpp"
 #include "pace.hpp"
@@ -232,49 +233,19 @@ PyObject* collect_in_order(ThreadJobObject* job, Py_ssize_t most, PyObject* fail
   return values;
 }
 
-int take_any(ThreadJobObject* job, Py_ssize_t most, PyObject* values, PyObject* failures) {
-  const std::uint64_t available = job->available.load();
-  if (job->had == nullptr) job->had = new std::vector<bool>(job->items->size());
-  std::vector<bool>& had = *job->had;
-  for (std::uint64_t i = job->low; i < available && PyList_GET_SIZE(values) < most; ++i) {
-    if (had[i]) continue;
-    const int outcome = collect_item(job, i, values, failures);
-    if (outcome < 0) return -1;
-    had[i] = outcome == 1;
-  }
-  while (job->low < available && had[job->low]) ++job->low;
-  return 1;
-}
-
-// Whatever is known.
-PyObject* collect_any(ThreadJobObject* job, Py_ssize_t most, PyObject* failures) {
-  PyObject* values = PyList_New(0);
-  if (values != nullptr && take_any(job, most, values, failures) < 0) Py_CLEAR(values);
-  return values;
-}
-
-template <class Collect>
-PyObject* collect(PyObject* self, PyObject* const* args, Py_ssize_t nargs, Collect collect_some) {
-  const Py_ssize_t most = nargs == 0 ? PY_SSIZE_T_MAX : PyLong_AsSsize_t(args[0]);
-  if (PyErr_Occurred() != nullptr) return nullptr;
-  PyObject* values = nullptr;
-  PyObject* failures = PyList_New(0);
-  std::uint64_t first = 0;
-  Py_BEGIN_CRITICAL_SECTION(self);
-  first = job_of(self)->low;
-  if (failures != nullptr) values = collect_some(job_of(self), most, failures);
-  Py_END_CRITICAL_SECTION();
-  if (values != nullptr) return Py_BuildValue("(KNN)", static_cast<unsigned long long>(first), values, failures);
-  Py_XDECREF(failures);
-  return nullptr;
-}
-
 PyObject* job_collect(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
-  return collect(self, args, nargs, collect_in_order);
+  ThreadJobObject* job = job_of(self);
+  return collect(self, args, nargs, job->low,
+                 [job](Py_ssize_t most, PyObject* failures) { return collect_in_order(job, most, failures); });
 }
 
 PyObject* job_collect_any(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
-  return collect(self, args, nargs, collect_any);
+  ThreadJobObject* job = job_of(self);
+  return collect(self, args, nargs, job->low, [job](Py_ssize_t most, PyObject* failures) {
+    if (job->had == nullptr) job->had = new std::vector<bool>(job->items->size());
+    return collect_known(job->low, job->available.load(), *job->had, most,
+                         [&](std::uint64_t index, PyObject* values) { return collect_item(job, index, values, failures); });
+  });
 }
 
 // withdraw(running, error): no item begins any more; what had not begun fails with the error.

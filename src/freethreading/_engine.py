@@ -143,10 +143,8 @@ class Engine:
         done, never by the caller.
         """
         future: PoolFuture[Any] = PoolFuture(self._reference)
-        if listener is not None:
-            future.add_done_callback(listener)
+        future.prepare(owner, listener)
         if owner is not None:
-            future._owner = owner
             self.submit(Task(CALL, function, [(args, kwargs)], FutureSink(future), 0, context))
             return future
         return self.submit_for(future, CALL, function, [(args, kwargs)], item or 0, context)

@@ -10,7 +10,7 @@ from typing import Any, cast
 from freethreading import _main_module, _serialize
 from freethreading._contexts import MAIN_NAMES, Sender
 from freethreading._core import decode_value
-from freethreading._engine import CALL, Outcome, Task
+from freethreading._engine import Outcome, Task
 from freethreading._frames import NATIVE_VALUE, VALUE, pack
 from freethreading._loaded import loaded, look_up
 
@@ -31,10 +31,10 @@ class PreparedFunction:
 
 
 class Flight:
-    """Items of a task that travel in one message.
+    """Items of a chunk that travel in one message.
 
-    It keeps the shared objects that its message refers to. A batch also keeps its frames, to fly again with what a dead
-    worker left of them; a single call does not: a worker that dies with it fails it.
+    It keeps the shared objects that its message refers to, and its frames, to fly again with what a dead worker left of
+    them.
     """
 
     __slots__ = ("arrived", "begun", "first", "frames", "kept", "length", "number", "task", "unsent")
@@ -53,7 +53,7 @@ class Flight:
         self.task = task
         self.first = first  # index in the task of its item 0
         self.length = length
-        # A batch: the function's, the context's difference, then the items'; a call: its one, until it is sent.
+        # The function's, the context's difference, then the items'.
         self.frames: Sequence[bytes] = frames
         self.kept = kept
         self.unsent = unsent  # why an item could not be pickled
@@ -67,10 +67,7 @@ class Flight:
         return self.begun
 
     def message(self) -> bytes:
-        """The payload to send. Once for each flight."""
-        if self.task.kind == CALL:
-            payload, self.frames = self.frames[0], ()
-            return payload
+        """The payload to send."""
         return pack(self.frames)
 
     def rest(self, start: int, number: int) -> Flight | None:
@@ -96,33 +93,16 @@ def pack_call(
     sender: Sender,
 ) -> tuple[bytes, list[object], list[memoryview]]:
     """The payload of a CALL, what it refers to, and the buffers beside it. Raises what pickling it raises."""
-    call, where, shared = _call_of(function, args, kwargs, context, sender)
+    difference, shared = sender.pack(context)
+    call = (function, args, kwargs, difference) if difference else (function, args, kwargs)
+    where = ("func", "args", "kwargs", "context")[: len(call)]
     data, of_call, buffers = _serialize.dumps_message(call, where)
     return data, [*of_call, *shared], buffers
 
 
-def _call_of(
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    context: Context,
-    sender: Sender,
-) -> tuple[tuple[Any, ...], tuple[str, ...], Sequence[object]]:
-    # What is pickled of a call, its parts' names in an error, and what its context's difference refers to.
-    difference, shared = sender.pack(context)
-    call = (function, args, kwargs, difference) if difference else (function, args, kwargs)
-    return call, ("func", "args", "kwargs", "context")[: len(call)], shared
-
-
 def encode(task: Task, number: int, sender: Sender) -> Flight:
-    """Pickles a task. A call raises what that raises; an item of a batch fails alone."""
+    """Pickles a chunk. An item that cannot be pickled fails alone."""
     function = task.function
-    if task.kind == CALL:
-        args, kwargs = task.items[0]
-        # In one piece: its message may be sent later, when the caller has written to its arrays again.
-        call, where, context_shared = _call_of(function, args, kwargs, task.context, sender)
-        packed = _serialize.dumps(call, where)
-        return Flight(number, task, 0, 1, (packed.data,), [*packed.shared, *context_shared], {})
     difference, shared = sender.pack(task.context)
     assert isinstance(function, PreparedFunction)
     frames = [function.data, difference]
@@ -142,7 +122,7 @@ def encode(task: Task, number: int, sender: Sender) -> Flight:
 
 def describe_item(task: Task, index: int) -> str:
     """Names one item's call in an error."""
-    return describe_call(task.function, None if task.kind == CALL else task.first + index)
+    return describe_call(task.function, task.first + index)
 
 
 def describe_call(function: object, item: int | None) -> str:

@@ -44,6 +44,13 @@ class PoolFuture(NativeFuture, Future[T]):
         found: T = result()
         return found
 
+    def prepare(self, owner: object, listener: Callable[[Any], object] | None) -> None:
+        """Before its call is submitted: `owner` lives until it is done, and `listener` is called then by the engine."""
+        if owner is not None:
+            self._owner = owner
+        if listener is not None:
+            self.add_done_callback(listener)
+
     def cancel_or_end(self) -> None:
         """cancel(), and where a process runs the call already, it is ended: then it is cancelled a moment later."""
         if not self.cancel() and not self.done():

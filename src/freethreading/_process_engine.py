@@ -42,10 +42,7 @@ class ProcessEngine(ProcessDrainer):
         listener: Callable[[Any], object] | None = None,
     ) -> PoolFuture[Any]:
         future: PoolFuture[Any] = PoolFuture(self._reference)
-        if listener is not None:
-            future.add_done_callback(listener)
-        if owner is not None:
-            future._owner = owner
+        future.prepare(owner, listener)
         try:
             count = self._calls.submit(future, function, args, kwargs, context, item)
             if count is None:

@@ -69,8 +69,6 @@ class AsyncResult:
 class CallResult(AsyncResult):
     """That of one call, without callbacks."""
 
-    __slots__ = ("_future",)
-
     def __init__(self, future: PoolFuture[Any]) -> None:
         self._future = future
 

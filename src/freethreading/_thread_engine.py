@@ -96,10 +96,7 @@ class ThreadEngine(Engine):
         if self._strict:
             return super().submit_call(function, args, kwargs, context, item, owner, listener)
         future: PoolFuture[Any] = PoolFuture(self._reference, function, args, kwargs, context)
-        if listener is not None:
-            future.add_done_callback(listener)
-        if owner is not None:
-            future._owner = owner
+        future.prepare(owner, listener)
         self._put(future)
         return future
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import freethreading
+from support import processes as system
 from support.shared import Shared, just
 from support.until import until
 
@@ -361,3 +362,23 @@ def test_an_await_in_a_forked_child_says_that_it_is_in_vain() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         shared.gate.set()
         assert results[0].get(30)
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_supervisor_that_is_stopped_holds_nobody_up() -> None:
+    shared = Shared()
+    with freethreading.WorkerPoolExecutor(1) as executor:
+        running: Any = executor.submit(begin, *shared.initargs())
+        until(lambda: shared.counter.load() == 1, "it has begun")
+        member = executor._engine._crew._members[0]  # type: ignore[attr-defined]
+        os.kill(system.supervisor_pid(), signal.SIGSTOP)
+        try:
+            running.cancel_or_end()
+            for _ in range(2000):  # more than there is room for
+                member.end_task(running._number)
+            assert not running.done()
+        finally:
+            os.kill(system.supervisor_pid(), signal.SIGCONT)
+        until(running.done, "it is ended then")
+        assert running.cancelled()
+        assert executor.submit(just, 1).result(30) == 1

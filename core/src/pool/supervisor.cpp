@@ -33,6 +33,15 @@ std::string receive_ready(int control, protocol::Ready& ready) {
   return ready.owner == kNobody ? "the supervisor process could not attach the session" : "";
 }
 
+// Of a record whose start was asked for before. `wait`: for room, where the supervisor is slow to take it.
+void tell(int control, const Handle& handle, protocol::RequestKind kind, bool wait) noexcept {
+  if (control < 0) {
+    return;
+  }
+  const protocol::StartRequest request{.offset = handle.offset, .generation = handle.generation, .kind = kind, .token = {}};
+  static_cast<void>(os::send_packet(control, &request, sizeof request, {}, wait));
+}
+
 }  // namespace
 
 std::string Supervisor::start(Session& session, const SupervisorConfig& config) {
@@ -88,24 +97,11 @@ bool Supervisor::request(WorkerRecord& record, const Handle& handle, const Worke
   return false;
 }
 
-void Supervisor::withdraw(const Handle& handle) noexcept {
-  tell(handle, static_cast<std::uint64_t>(protocol::RequestKind::kWithdraw));
-}
+void Supervisor::withdraw(const Handle& handle) noexcept { tell(control_, handle, protocol::RequestKind::kWithdraw, true); }
 
 void Supervisor::end_task(WorkerRecord& record, const Handle& handle, std::uint64_t tag) noexcept {
   record.to_end.store(tag);
-  tell(handle, static_cast<std::uint64_t>(protocol::RequestKind::kEnd));
-}
-
-void Supervisor::tell(const Handle& handle, std::uint64_t kind) noexcept {
-  if (control_ < 0) {
-    return;
-  }
-  const protocol::StartRequest request{.offset = handle.offset,
-                                       .generation = handle.generation,
-                                       .kind = static_cast<protocol::RequestKind>(kind),
-                                       .token = {}};
-  static_cast<void>(os::send_packet(control_, &request, sizeof request, {}, true));
+  tell(control_, handle, protocol::RequestKind::kEnd, false);
 }
 
 void Supervisor::stop(Deadline deadline) noexcept {

@@ -47,7 +47,7 @@ class Supervisor {
   // A standby is not needed any more: it ends as kFailed, or was started already. Nothing where the supervisor is gone.
   void withdraw(const Handle& handle) noexcept;
   // Has the worker killed if it is in the task of that tag, and in no other; its record's `ended` says so then. It may be too late, or
-  // too early: who wants to be sure asks again.
+  // too early, or not be sent where the supervisor takes nothing (it is stopped): who wants to be sure asks again.
   void end_task(WorkerRecord& record, const Handle& handle, std::uint64_t tag) noexcept;
   // The supervisor's process id; 0: there is none.
   [[nodiscard]] int pid() const noexcept { return pid_; }
@@ -57,8 +57,6 @@ class Supervisor {
   void abandon() noexcept;
 
  private:
-  void tell(const Handle& handle, std::uint64_t kind) noexcept;
-
   int control_ = -1;
   int watch_ = -1;  // readable when the supervisor has ended
   int pid_ = 0;
