@@ -398,7 +398,7 @@ def test_a_death_at_a_crash_point(point: str) -> None:
             os.environ.pop("FT_CRASH_AT", None)
             worker.join(20)
             codes.append(worker.exitcode)
-        print(*codes, supervisors[0] != supervisors[1])
+        print(*codes, supervisors[0] != supervisors[2])
     """,
         point,
     )
@@ -406,7 +406,8 @@ def test_a_death_at_a_crash_point(point: str) -> None:
     assert first in {"0", "1", "-9"}
     if point.startswith("supervisor."):
         assert has_died == "True"
-        assert others == ["0", "0"]
+        # It dies a moment after it has told of the first one's end: it may have been sent the second one's start by then.
+        assert others == ["0", "0"] or (point == "supervisor.exit_written" and others == ["-9", "0"])
     else:  # a zygote keeps the environment that it was started with, and all of its workers die at the point of a worker's
         assert first != "0"
 
