@@ -16,7 +16,9 @@ import multiprocessing
 import multiprocessing.pool
 import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -261,6 +263,47 @@ def further_pool(s: Subjects, rounds: int) -> list[Comparison]:
     return compare("a further pool to its first result", "us", take_turns(runs, rounds), goals)
 
 
+# A program of its own; argument: whose pool. Prints milliseconds from its first line, without the start of the interpreter.
+FIRST_POOL = """
+import sys
+import time
+
+begin = time.perf_counter()
+
+
+def same(item):
+    return item
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "ours":
+        from freethreading import WorkerPool as Pool
+    else:
+        import multiprocessing
+
+        Pool = multiprocessing.get_context(sys.argv[1]).Pool
+    with Pool(2) as pool:
+        pool.apply(same, (1,))
+        print((time.perf_counter() - begin) * 1e3)
+"""
+
+
+def first_pool(s: Subjects, rounds: int) -> list[Comparison]:
+    if not s.processes:
+        return []
+    goals: Goals = {"forkserver": 1, "fork": 0}
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "first_pool.py"
+        program.write_text(FIRST_POOL)
+
+        def once(whose: str) -> float:
+            command = [sys.executable, str(program), whose]
+            return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+        runs = {name: (lambda name=name: once(name)) for name in ("ours", *goals)}
+        return compare("a program's first pool to its first result", "ms", take_turns(runs, rounds), goals)
+
+
 def skewed(s: Subjects, rounds: int) -> list[Comparison]:
     small, large = s.count(1000), s.count(20)
     tasks = [0.001] * small + [0.5 * min(1, s.scale * 10)] * large
@@ -294,23 +337,38 @@ def burst_of(executor: Any, count: int) -> None:
         future.result()
 
 
+# In a program of its own, whose allocator has no memory left from what went before; argument: how many calls.
+WAITING = """
+import sys
+import freethreading
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+count = int(sys.argv[1])
+event = freethreading.Event()
+with freethreading.WorkerPoolExecutor(2) as executor:
+    blocked = [executor.submit(event.wait) for _ in range(2)]
+    futures, numbers = [None] * count, list(range(count))
+    before = resident()
+    for number in numbers:
+        futures[number] = executor.submit(abs, number)
+    used = resident() - before
+    event.set()
+    for future in (*blocked, *futures):
+        future.result()
+print(used / count)
+"""
+
+
 def queued(s: Subjects, rounds: int) -> list[Comparison]:
-    """Memory of the program for each call that waits."""
-    count = s.count(100_000)
+    """Memory of the program for each call that waits, its future and its argument's tuple included."""
 
     def run() -> float:
-        event: Any = freethreading.Event()
-        with s.executors["ours"]() as executor:
-            blocked = [executor.submit(event.wait) for _ in range(WORKERS)]
-            futures: list[Any] = [None] * count
-            before = resident()
-            for number in range(count):
-                futures[number] = executor.submit(same, number)
-            used = resident() - before
-            event.set()
-            for future in (*blocked, *futures):
-                future.result()
-        return used / count
+        command = [sys.executable, "-c", WAITING, str(s.count(200_000))]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return float(done.stdout)
 
     figures = take_turns({"ours": run}, min(rounds, 3))
     return [Comparison("memory for each call that waits", "bytes", figures["ours"], "limit", 300, 1)]
@@ -320,8 +378,11 @@ def many_workers(s: Subjects, rounds: int) -> list[Comparison]:
     count = s.count(20_000)
 
     def run(workers: int) -> float:
+        barrier = freethreading.Barrier(workers)
         with freethreading.WorkerPoolExecutor(workers) as executor:
-            burst_of(executor, 10 * workers)
+            for met in [executor.submit(barrier.wait) for _ in range(workers)]:
+                met.result()  # all have started
+            burst_of(executor, count)
             return seconds_of(lambda: burst_of(executor, count)) / count * 1e6
 
     runs = {"ours": lambda: run(64), "2 workers": lambda: run(2)}
@@ -357,11 +418,6 @@ def worker_memory(s: Subjects, rounds: int) -> list[Comparison]:
     figures = take_turns(runs, min(rounds, 3))
     limit = Comparison("private memory of an idle worker", "MiB", figures["ours"], "limit", 3, 1)
     return [limit, *compare(limit.case, "MiB", figures, {"Pool": 0, "Pool (forkserver)": 0})]
-
-
-def resident() -> float:
-    """Bytes of memory that this process has, shared memory included."""
-    return sum(numbers_of("/proc/self/status", ("RssAnon:", "RssShmem:"))) * 1024
 
 
 def numbers_of(path: str, names: tuple[str, ...]) -> list[float]:
@@ -403,6 +459,7 @@ CASES = [
     apply,
     arrays,
     start_and_join,
+    first_pool,
     further_pool,
     skewed,
     growth,

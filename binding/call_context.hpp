@@ -2,8 +2,6 @@
 // with the interpreter.
 #pragma once
 
-#include <utility>
-
 #include "compat.hpp"
 
 namespace freethreading::binding {
@@ -31,28 +29,41 @@ inline PyObject* call_with(PyObject* function, PyObject* item, bool star) {
   return value;
 }
 
-// The contexts of calls that are made one after the other. drop() at the end.
+// The contexts of calls that are made one after the other. leave() at the end.
 struct CallContexts {
-  PyObject* base;              // borrowed
-  PyObject* prepare;           // base -> a new one for a call, or None: a copy; borrowed
-  PyObject* unused = nullptr;  // one without variables that the last call has left as it was
+  PyObject* base;               // borrowed
+  PyObject* prepare;            // base -> a new one for a call, or None: a copy; borrowed
+  PyObject* entered = nullptr;  // the last call's, which may be as good as a new one
 
-  // run_in() the next one.
+  // The value of call() in the next one; null with its exception set.
   template <class Call>
   PyObject* run(Call call) {
-    PyObject* context = std::exchange(unused, nullptr);
-    if (context == nullptr) context = prepare == Py_None ? PyContext_Copy(base) : PyObject_CallOneArg(prepare, base);
-    if (context == nullptr) return nullptr;
-    PyObject* value = run_in(context, call);
-    // What is empty and nobody else's is as good as a new one.
-    if (prepare == Py_None && value != nullptr && Py_REFCNT(context) == 1 && PyObject_Size(context) == 0) {
-      unused = context;
-    } else {
-      Py_DECREF(context);
-    }
+    // What has no variables and is nobody else's (but this one's, and the thread's, which has entered it) is as good as a new one.
+    if (entered != nullptr && (PyObject_Size(entered) != 0 || Py_REFCNT(entered) != 2)) leave();
+    if (entered == nullptr && !enter()) return nullptr;
+    PyObject* value = call();
+    if (value == nullptr || prepare != Py_None) leave();
     return value;
   }
-  void drop() { Py_CLEAR(unused); }
+  void leave() {
+    if (entered == nullptr) return;
+    PyObject* exception = PyErr_Occurred() == nullptr ? nullptr : take_exception();
+    if (PyContext_Exit(entered) != 0) PyErr_WriteUnraisable(entered);  // it is the one that is entered: this cannot be
+    Py_CLEAR(entered);
+    if (exception != nullptr) give_exception(exception);
+  }
+
+ private:
+  bool enter() {
+    PyObject* context = prepare == Py_None ? PyContext_Copy(base) : PyObject_CallOneArg(prepare, base);
+    if (context == nullptr) return false;
+    if (PyContext_Enter(context) != 0) {
+      Py_DECREF(context);
+      return false;
+    }
+    entered = context;
+    return true;
+  }
 };
 
 inline bool append_failure(PyObject* failures, Py_ssize_t at) {
@@ -68,9 +79,11 @@ inline bool append_outcome(PyObject* values, PyObject* failures, PyObject* value
   return done || append_failure(failures, PyList_GET_SIZE(values) - 1);
 }
 
-// Puts it at its place of a list that has room for it, and takes its reference.
+// Puts it at its place of a list that has room for it, nothing or None, and takes its reference.
 inline bool place_outcome(PyObject* values, PyObject* failures, Py_ssize_t at, PyObject* value, bool done) {
+  PyObject* before = PyList_GET_ITEM(values, at);
   PyList_SET_ITEM(values, at, value);
+  Py_XDECREF(before);
   return done || append_failure(failures, at);
 }
 

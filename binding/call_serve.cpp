@@ -175,19 +175,19 @@ PyObject* serve_calls(PyObject* module, PyObject* const* args, Py_ssize_t nargs)
     if (outcome == QueueOutcome::kDone) {
       if (is_withdrawn(place, message)) continue;
       if (message.kind != kNativeCall && message.kind != kNativeKeywordCall) {
-        loop.server.contexts.drop();
+        loop.server.contexts.leave();
         return Py_BuildValue("(lN)", served, unpack_message(loop.tasks, message));
       }
       const bool moves = served == 0 && seat.has_work_from(CallIndex::cpu_of(index_of(message)));
       record->item.store(1);
       const Served one = serve_one(loop, message, process, moves);
       if (one == Served::kError) {
-        loop.server.contexts.drop();
+        loop.server.contexts.leave();
         return nullptr;
       }
       if (one == Served::kForked) break;
       record->item.store(0);
-      if (moves && seat.move()) expect_partner();
+      if ((moves && seat.move()) || (served == 0 && CallIndex::stays(index_of(message)))) expect_partner();
       terms->has_worked = true;
       ++served;
       continue;
@@ -206,7 +206,7 @@ PyObject* serve_calls(PyObject* module, PyObject* const* args, Py_ssize_t nargs)
       break;
     }
   }
-  loop.server.contexts.drop();
+  loop.server.contexts.leave();
   return Py_BuildValue("(lO)", served, Py_None);
 }
 

@@ -40,17 +40,7 @@ bool is_answer(const Message& message) {
 // The future that a message is the answer for, a new reference. REQUIRES: in the critical section.
 PyObject* find_future(CallsObject* calls, const Message& message) {
   if (!is_answer(message)) return nullptr;
-  PyObject* key = PyLong_FromUnsignedLongLong(tag_of(message));
-  PyObject* future = nullptr;
-  if (key == nullptr || dict_get(calls->futures, key, &future) < 0) PyErr_Clear();
-  Py_XDECREF(key);
-  return future;
-}
-
-void remove_future(CallsObject* calls, std::uint64_t number) {
-  PyObject* key = PyLong_FromUnsignedLongLong(number);
-  if (key == nullptr || PyDict_DelItem(calls->futures, key) != 0) PyErr_Clear();
-  Py_XDECREF(key);
+  return Py_XNewRef(calls->futures->find(tag_of(message)));
 }
 
 // What of an answer is cheap, and runs nobody's code.
@@ -93,9 +83,10 @@ void finish(PyObject* self, PyObject* value, PyObject* exception) {
   }
 }
 
-// Decodes the answer that is kept. False: there is none.
+// Decodes the answer that is kept. False: there is none, or it is a parent's.
 bool resolve(PyObject* self) {
-  Raw* raw = future_of(self)->raw.exchange(nullptr);
+  if (future_of(self)->process != Place::private_memory().self()) return false;
+  Raw* raw = future_of(self)->sent.raw.exchange(nullptr);
   if (raw == nullptr) return false;
   settle_call(self, raw->results, raw->message);
   Py_DECREF(raw->results);
@@ -104,10 +95,10 @@ bool resolve(PyObject* self) {
 }
 
 // Takes one answer, if there is one, and settles or keeps it. `mine`: the future whose answer is decoded whatever it is, or null.
-bool take_one(CallsObject* calls, PyObject* results, PyObject* mine) {
+bool take_one(CallsObject* calls, PyObject* results, PyObject* mine, Take which = Take::kAny) {
   Message message;
   PyObject* future = nullptr;
-  switch (take_answer(calls, results, mine, &message, &future)) {
+  switch (take_answer(calls, results, mine, &message, &future, which)) {
     case Answer::kNone:
       return false;
     case Answer::kKept:
@@ -161,17 +152,14 @@ void call_drainer(CallsObject* calls) {
 }
 
 PyObject* leave_call(CallsObject* calls, std::uint64_t number) {
-  PyObject* key = PyLong_FromUnsignedLongLong(number);
   PyObject* future = nullptr;
-  if (key == nullptr) return nullptr;
   Py_BEGIN_CRITICAL_SECTION(calls);
-  if (dict_get(calls->futures, key, &future) == 1 && PyDict_DelItem(calls->futures, key) != 0) Py_CLEAR(future);
+  future = calls->futures->take(number);
   Py_END_CRITICAL_SECTION();
-  Py_DECREF(key);
   return future;
 }
 
-Answer take_answer(CallsObject* calls, PyObject* results, PyObject* mine, Message* message, PyObject** future) {
+Answer take_answer(CallsObject* calls, PyObject* results, PyObject* mine, Message* message, PyObject** future, Take which) {
   MessageQueue& queue = *body_of<MessageQueue>(results);
   const bool is_drainer = mine == as_drainer(calls);
   for (;;) {
@@ -190,13 +178,14 @@ Answer take_answer(CallsObject* calls, PyObject* results, PyObject* mine, Messag
     }
     if (answer == Answer::kTaken) {
       *future = find_future(calls, *message);
-      is_deferred = !is_drainer && (*future == nullptr || future_of(*future)->attached.load());
+      is_deferred = !is_drainer && (*future == nullptr || future_of(*future)->attached.load() ||
+                                    (which == Take::kPlain && !is_plain(*message)));
       if (is_deferred) {
         calls->deferred->push_back(*message);
       } else if (*future != nullptr) {
-        remove_future(calls, tag_of(*message));
+        Py_DECREF(calls->futures->take(tag_of(*message)));  // not the last: it has the one above
         if (!is_drainer && *future != mine && !is_plain(*message)) {
-          future_of(*future)->raw.store(new Raw{*message, Py_NewRef(results)});
+          future_of(*future)->sent.raw.store(new Raw{*message, Py_NewRef(results)});
           answer = Answer::kKept;
         }
       }
@@ -255,7 +244,7 @@ void refresh_call(PyObject* self) {
   if (tasks == nullptr) return;
   // In the section: withdraw_call() wipes the number before it asks.
   Py_BEGIN_CRITICAL_SECTION(self);
-  const std::uint64_t sequence = future->sequence.load();
+  const std::uint64_t sequence = future->sent.sequence.load();
   FutureState pending = FutureState::kPending;
   if (sequence != 0 && body_of<MessageQueue>(tasks)->taken() >= sequence) {
     future->state.compare_exchange_strong(pending, FutureState::kRunning);
@@ -271,7 +260,7 @@ void attach_call(PyObject* self) {
   bool first = false;
   Py_BEGIN_CRITICAL_SECTION(calls);
   // Once it is done, or its answer is kept, there is nothing to wait for.
-  if (!is_done(self) && future->raw.load() == nullptr && !future->attached.exchange(true)) {
+  if (!is_done(self) && future->sent.raw.load() == nullptr && !future->attached.exchange(true)) {
     calls->attached.fetch_add(1);
     first = true;
   }
@@ -307,19 +296,13 @@ bool withdraw_call(PyObject* self) {
     Py_XDECREF(tasks);
     return false;
   }
-  Place& place = place_of(tasks);
-  MessageQueue& queue = *body_of<MessageQueue>(tasks);
   std::uint64_t sequence = 0;
   // Wiped first: a message that is withdrawn is taken too in the end, and that is not a beginning of the call.
   Py_BEGIN_CRITICAL_SECTION(self);
-  if (future->state.load() == FutureState::kPending) sequence = future->sequence.exchange(0);
+  if (future->state.load() == FutureState::kPending) sequence = future->sent.sequence.exchange(0);
   Py_END_CRITICAL_SECTION();
-  QueueOutcome outcome = QueueOutcome::kEmpty;
-  if (sequence != 0 && queue.taken() < sequence) {
-    outcome = queue_wait_detached(
-        Deadline::never(), [&](WaitContext& context) { return queue.withdraw_until(place, sequence, context); });
-  }
-  if (outcome != QueueOutcome::kDone && sequence != 0) future->sequence.store(sequence);
+  const QueueOutcome outcome = sequence == 0 ? QueueOutcome::kEmpty : withdraw_message(tasks, sequence);
+  if (outcome != QueueOutcome::kDone && sequence != 0) future->sent.sequence.store(sequence);
   Py_DECREF(tasks);
   return outcome == QueueOutcome::kDone;
 }
@@ -328,7 +311,7 @@ bool await_withdrawal(PyObject* self) {
   FutureObject* future = future_of(self);
   // Another thread is between two lines of cancel() or submit(). Where it is this one, in a signal handler, it gives up.
   for (int i = 0; i < kMostLooks; ++i) {
-    if (future->state.load() != FutureState::kPending || future->sequence.load() != 0) return true;
+    if (future->state.load() != FutureState::kPending || future->sent.sequence.load() != 0) return true;
     Py_BEGIN_ALLOW_THREADS;
     std::this_thread::sleep_for(std::chrono::microseconds(100));
     Py_END_ALLOW_THREADS;
@@ -336,11 +319,25 @@ bool await_withdrawal(PyObject* self) {
   return false;
 }
 
-WaitOutcome wait_for_call(PyObject* self, Deadline deadline, bool* by_event) {
+bool look_for_call(PyObject* self) {
+  CallsObject* calls = calls_of_future(self);
+  PyObject* results = calls->is_drained.load() ? nullptr : member_of(calls, &CallsObject::results);
+  if (results == nullptr) return false;
+  if (body_of<MessageQueue>(results)->size() != 0) {
+    while (!is_done(self) && take_one(calls, results, self, Take::kPlain)) {
+    }
+  }
+  Py_DECREF(results);
+  return true;
+}
+
+WaitOutcome wait_for_call(PyObject* self, Deadline deadline, bool* by_event, Take which) {
   CallsObject* calls = calls_of_future(self);
   *by_event = false;
   PyObject* results = member_of(calls, &CallsObject::results);
   if (results == nullptr) {
+    // The engine has ended: its answer was kept before, or another thread settles it.
+    if (which == Take::kAny && resolve(self)) return WaitOutcome::kReady;
     *by_event = true;
     return WaitOutcome::kTimedOut;
   }
@@ -353,15 +350,15 @@ WaitOutcome wait_for_call(PyObject* self, Deadline deadline, bool* by_event) {
   for (;;) {
     const std::uint32_t epoch = queue.wake_epoch();
     const bool drained = calls->is_drained.load();
-    while (!drained && !is_done(self) && take_one(calls, results, self)) {
+    while (!drained && !is_done(self) && take_one(calls, results, self, which)) {
     }
-    if (!is_done(self)) resolve(self);
+    if (!is_done(self) && which == Take::kAny) resolve(self);
     if (is_done(self)) {
       outcome = WaitOutcome::kReady;
       break;
     }
     if (drained) {
-      attach_call(self);
+      if (which == Take::kAny) attach_call(self);
       *by_event = true;
       break;
     }
@@ -382,7 +379,7 @@ WaitOutcome wait_for_call(PyObject* self, Deadline deadline, bool* by_event) {
 }
 
 void drop_raw(PyObject* self) {
-  Raw* raw = future_of(self)->raw.exchange(nullptr);
+  Raw* raw = future_of(self)->sent.raw.exchange(nullptr);
   if (raw == nullptr) return;
   // In a child of a fork the block is the parent's.
   if (future_of(self)->process == Place::private_memory().self()) discard(place_of(raw->results), raw->message);

@@ -1,4 +1,4 @@
-// Calls: the type, and what an engine does with it.
+// Calls: the type, and what an engine's own thread does with it.
 #include "calls.hpp"
 
 #include <array>
@@ -16,210 +16,8 @@
 namespace freethreading::binding {
 namespace {
 
-// A function is entered once; so many are remembered at a time.
-constexpr Py_ssize_t kMostFunctions = 1024;
-// Answers that wait before a submission takes some.
-constexpr std::uint64_t kMostAnswers = 256;
 // Answers that are handled before the engine's own thread looks around.
 constexpr int kBurst = 256;
-
-bool check_future(PyObject* self, PyObject* object) {
-  const State* state = state_of(self);
-  if (state == nullptr) return false;
-  if (PyObject_TypeCheck(object, state->type(TypeIndex::kFuture))) return true;
-  PyErr_Format(PyExc_TypeError, "a NativeFuture is needed, not %R", object);
-  return false;
-}
-
-// The function's number in the log; 0: it has none, or an error is set.
-std::uint64_t number_of(CallsObject* calls, PyObject* function) {
-  if (!PyFunction_Check(function) && !PyCFunction_CheckExact(function)) return 0;
-  PyObject* entry = nullptr;
-  if (dict_get(calls->functions, function, &entry) < 0) return 0;
-  if (entry == nullptr) {
-    PyObject* enter = member_of(calls, &CallsObject::enter_function);
-    if (enter == nullptr) return 0;  // the engine has ended
-    entry = PyObject_CallOneArg(enter, function);
-    Py_DECREF(enter);
-    if (entry != nullptr && PyTuple_Check(entry)) {
-      if (PyDict_GET_SIZE(calls->functions) >= kMostFunctions) PyDict_Clear(calls->functions);
-      if (PyDict_SetItem(calls->functions, function, entry) != 0) Py_CLEAR(entry);
-    }
-  }
-  std::uint64_t number = 0;
-  if (entry != nullptr && PyTuple_Check(entry)) {
-    PyObject* there = nullptr;
-    // The name may mean something else by now.
-    if (dict_get(PyTuple_GET_ITEM(entry, 1), PyTuple_GET_ITEM(entry, 2), &there) >= 0 && there == function) {
-      number = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(entry, 0));
-    }
-    Py_XDECREF(there);
-  }
-  Py_XDECREF(entry);
-  return number;
-}
-
-// Whether the context (None: the caller's) has the variables of the pool's maker, with the same values, and no others. -1: an error
-// is set.
-int is_at_home(const CallsObject* calls, PyObject* context) {
-  PyObject* asked = context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
-  const Py_ssize_t size = asked == nullptr ? -1 : PyObject_Size(asked);
-  int answer = size < 0 ? -1 : (size == PyTuple_GET_SIZE(calls->made_in) ? 1 : 0);
-  for (Py_ssize_t i = 0; answer == 1 && i < size; ++i) {
-    PyObject* pair = PyTuple_GET_ITEM(calls->made_in, i);
-    const int has = PySequence_Contains(asked, PyTuple_GET_ITEM(pair, 0));
-    PyObject* value = has == 1 ? PyObject_GetItem(asked, PyTuple_GET_ITEM(pair, 0)) : nullptr;
-    answer = has < 0 || PyErr_Occurred() != nullptr ? -1 : (has == 1 && value == PyTuple_GET_ITEM(pair, 1) ? 1 : 0);
-    Py_XDECREF(value);
-  }
-  Py_XDECREF(asked);
-  return answer;
-}
-
-// Writes the payload of a call. kNotNative: it is not for the codec. The message has its block then only where it is kDone.
-Encoding::Outcome write_call(PyObject* tasks, PyObject* args, PyObject* kwargs, Message* message) {
-  const bool has_keywords = kwargs != nullptr && kwargs != Py_None && PyDict_GET_SIZE(kwargs) != 0;
-  PyObject* what = has_keywords ? PyTuple_Pack(2, args, kwargs) : Py_NewRef(args);
-  if (what == nullptr) return Encoding::Outcome::kError;
-  Encoding encoding;
-  Encoding::Outcome outcome = encoding.encode(what);
-  if (outcome == Encoding::Outcome::kDone) {
-    if (has_keywords) message->kind = kNativeKeywordCall;
-    if (!write_encoding(tasks, encoding, message)) outcome = Encoding::Outcome::kError;
-  }
-  Py_DECREF(what);
-  return outcome;
-}
-
-// A map's item as a future has it; `item`: its index, or None. False: an error is set.
-bool item_of(PyObject* item, std::uint64_t* number) {
-  *number = item == Py_None ? 0 : PyLong_AsUnsignedLongLong(item) + 1;
-  return PyErr_Occurred() == nullptr;
-}
-
-// Enters the future and puts its message. 1: done. 0: it takes no more. -1: an error is set.
-int put_call(CallsObject* calls, PyObject* tasks, PyObject* future, PyObject* function, std::uint64_t item,
-             Message& message) {
-  const std::uint64_t number = tag_of(message);
-  PyObject* key = PyLong_FromUnsignedLongLong(number);
-  int entered = key == nullptr ? -1 : 0;
-  FutureObject* object = future_of(future);
-  const bool attaches = object->callbacks != nullptr;  // somebody is to be told, by the engine's own thread
-  Py_BEGIN_CRITICAL_SECTION(calls);
-  if (entered == 0 && calls->is_open && object->calls == nullptr) {
-    object->number = number;
-    object->item = item;
-    object->calls = Py_NewRef(calls);
-    object->function = Py_NewRef(function);
-    if (attaches && !object->attached.exchange(true)) calls->attached.fetch_add(1);
-    entered = PyDict_SetItem(calls->futures, key, future) == 0 ? 1 : -1;
-  }
-  Py_END_CRITICAL_SECTION();
-  Py_XDECREF(key);
-  if (entered != 1) {
-    discard(place_of(tasks), message);
-    return entered;
-  }
-  std::uint64_t sequence = 0;
-  if (put_message(tasks, message, &sequence)) {
-    object->sequence.store(sequence);
-    if (attaches) call_drainer(calls);
-    return 1;
-  }
-  PyObject* error = take_exception();
-  PyObject* there = leave_call(calls, number);
-  if (object->attached.exchange(false)) calls->attached.fetch_sub(1);
-  State* state = state_of(tasks);
-  PyObject* shut_down = state == nullptr ? nullptr : imported(state, Import::kShutDown);
-  if (there != nullptr && shut_down != nullptr && PyErr_GivenExceptionMatches(error, shut_down) != 0) {
-    Py_DECREF(there);
-    Py_DECREF(error);
-    return 0;
-  }
-  if (there == nullptr) {  // it was failed meanwhile, by who ended the engine
-    Py_XDECREF(error);
-    return 1;
-  }
-  Py_DECREF(there);
-  give_exception(error);
-  return -1;
-}
-
-PyObject* outstanding_of(CallsObject* calls) {
-  Py_ssize_t size = 0;
-  Py_BEGIN_CRITICAL_SECTION(calls);
-  size = PyDict_GET_SIZE(calls->futures);
-  Py_END_CRITICAL_SECTION();
-  return PyLong_FromSsize_t(size);
-}
-
-// submit(future, function, args, kwargs, context, item)
-PyObject* calls_submit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
-  CallsObject* calls = calls_of(self);
-  if (nargs != 6 || !PyTuple_CheckExact(args[2])) {
-    PyErr_SetString(PyExc_TypeError,
-                    "submit() takes a future, a function, a tuple, a dict or None, a context or None, and a number or None");
-    return nullptr;
-  }
-  std::uint64_t item = 0;
-  if (!check_future(self, args[0]) || !item_of(args[5], &item)) return nullptr;
-  if (!calls->is_open || calls->process != Place::private_memory().self()) Py_RETURN_NONE;
-  const std::uint64_t function = number_of(calls, args[1]);
-  const int at_home = function == 0 ? 0 : is_at_home(calls, args[4]);
-  if (at_home < 0 || PyErr_Occurred() != nullptr) return nullptr;
-  if (at_home == 0) Py_RETURN_NONE;
-  PyObject* tasks = member_of(calls, &CallsObject::tasks);
-  if (tasks == nullptr) Py_RETURN_NONE;
-  Message message;
-  write_head(&message, kNativeCall, calls->numbers.fetch_add(1) + 1, CallIndex::pack(function, CpuSeat::here()));
-  int put = 0;
-  switch (write_call(tasks, args[2], args[3], &message)) {
-    case Encoding::Outcome::kDone:
-      put = put_call(calls, tasks, args[0], args[1], item, message);
-      break;
-    case Encoding::Outcome::kNotNative:
-      break;
-    case Encoding::Outcome::kError:
-      put = -1;
-      break;
-  }
-  Py_DECREF(tasks);
-  if (put < 0) return nullptr;
-  if (put == 0) Py_RETURN_NONE;
-  PyObject* results = member_of(calls, &CallsObject::results);
-  const bool many = results != nullptr && body_of<MessageQueue>(results)->size() > kMostAnswers;
-  Py_XDECREF(results);
-  if (many) poll_answers(calls);
-  return outstanding_of(calls);
-}
-
-// put(future, kind, payload, kept, function, item, buffers)
-PyObject* calls_put(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
-  CallsObject* calls = calls_of(self);
-  if (nargs != 7 || !PyBytes_Check(args[2])) {
-    PyErr_SetString(PyExc_TypeError,
-                    "put() takes a future, a kind, bytes, an object to keep, a function, a number or None, and buffers");
-    return nullptr;
-  }
-  if (!is_buffers(args[6])) return nullptr;
-  std::uint64_t item = 0;
-  if (!check_future(self, args[0]) || !item_of(args[5], &item)) return nullptr;
-  const unsigned long kind = PyLong_AsUnsignedLong(args[1]);
-  if (PyErr_Occurred() != nullptr) return nullptr;
-  PyObject* tasks = member_of(calls, &CallsObject::tasks);
-  if (tasks == nullptr) Py_RETURN_NONE;
-  Message message;
-  write_head(&message, static_cast<std::uint32_t>(kind), calls->numbers.fetch_add(1) + 1, 0);
-  int put = -1;
-  if (write_payload(tasks, args[2], nullptr, args[6], &message)) {
-    future_of(args[0])->args = Py_NewRef(args[3]);
-    put = put_call(calls, tasks, args[0], args[4], item, message);
-  }
-  Py_DECREF(tasks);
-  if (put < 0) return nullptr;
-  if (put == 0) Py_RETURN_NONE;
-  return outstanding_of(calls);
-}
 
 // Handles answers until there is another message, which it returns, or none: then a new reference to None.
 PyObject* handle(CallsObject* calls, PyObject* results, int most, bool* handled) {
@@ -366,7 +164,7 @@ PyObject* calls_nudge(PyObject* self, PyObject* /*unused*/) {
 }
 
 PyObject* calls_number_of(PyObject* self, PyObject* function) {
-  const std::uint64_t number = number_of(calls_of(self), function);
+  const std::uint64_t number = number_of_function(calls_of(self), function);
   return PyErr_Occurred() == nullptr ? PyLong_FromUnsignedLongLong(number) : nullptr;
 }
 
@@ -388,19 +186,31 @@ PyObject* calls_pop(PyObject* self, PyObject* number) {
   Py_BEGIN_CRITICAL_SECTION(future);
   function = Py_XNewRef(future_of(future)->function);
   Py_END_CRITICAL_SECTION();
-  const std::uint64_t item = future_of(future)->item;
+  const std::uint64_t item = future_of(future)->sent.item;
   PyObject* index = item == 0 ? Py_NewRef(Py_None) : PyLong_FromUnsignedLongLong(item - 1);
   return Py_BuildValue("(NNN)", future, function == nullptr ? Py_NewRef(Py_None) : function, index);
+}
+
+void drop_all(const NumberMap& futures) {
+  static_cast<void>(futures.each([](PyObject* future) {
+    Py_DECREF(future);
+    return 0;
+  }));
 }
 
 // pending() and take_all().
 template <bool kTakes>
 PyObject* all_futures(PyObject* self, PyObject* /*unused*/) {
-  PyObject* futures = nullptr;
+  PyObject* futures = PyList_New(0);
+  if (futures == nullptr) return nullptr;
+  NumberMap taken;
+  int failed = 0;
   Py_BEGIN_CRITICAL_SECTION(self);
-  futures = PyDict_Values(calls_of(self)->futures);
-  if (kTakes && futures != nullptr) PyDict_Clear(calls_of(self)->futures);
+  failed = calls_of(self)->futures->each([futures](PyObject* future) { return PyList_Append(futures, future); });
+  if (kTakes && failed == 0) std::swap(taken, *calls_of(self)->futures);
   Py_END_CRITICAL_SECTION();
+  drop_all(taken);
+  if (failed != 0) Py_CLEAR(futures);
   return futures;
 }
 
@@ -433,6 +243,15 @@ int set_open(PyObject* self, PyObject* value, void* /*closure*/) {
   return 0;
 }
 
+PyObject* get_full(PyObject* self, void* /*closure*/) { return PyBool_FromLong(calls_of(self)->is_full.load() ? 1 : 0); }
+
+int set_full(PyObject* self, PyObject* value, void* /*closure*/) {
+  const int full = value == nullptr ? -1 : PyObject_IsTrue(value);
+  if (full < 0) return -1;
+  calls_of(self)->is_full.store(full == 1);
+  return 0;
+}
+
 PyObject* get_wanted(PyObject* self, void* /*closure*/) {
   bool deferred = false;
   Py_BEGIN_CRITICAL_SECTION(self);
@@ -444,7 +263,7 @@ PyObject* get_wanted(PyObject* self, void* /*closure*/) {
 Py_ssize_t calls_length(PyObject* self) {
   Py_ssize_t size = 0;
   Py_BEGIN_CRITICAL_SECTION(self);
-  size = PyDict_GET_SIZE(calls_of(self)->futures);
+  size = static_cast<Py_ssize_t>(calls_of(self)->futures->size());
   Py_END_CRITICAL_SECTION();
   return size;
 }
@@ -465,6 +284,7 @@ PyObject* calls_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   PyObject* self = type->tp_alloc(type, 0);
   if (self == nullptr) return nullptr;
   CallsObject* calls = calls_of(self);
+  body_of<MessageQueue>(values[0])->keep_sentry();
   calls->deferred = new std::deque<Message>();
   calls->tasks = Py_NewRef(values[0]);
   calls->results = Py_NewRef(values[1]);
@@ -474,9 +294,9 @@ PyObject* calls_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   calls->report = Py_NewRef(values[5]);
   calls->made_in = Py_NewRef(values[6]);
   calls->process = Place::private_memory().self();
-  calls->futures = PyDict_New();
+  calls->futures = new NumberMap();
   calls->functions = PyDict_New();
-  if (calls->futures == nullptr || calls->functions == nullptr) Py_CLEAR(self);
+  if (calls->functions == nullptr) Py_CLEAR(self);
   return self;
 }
 
@@ -486,12 +306,17 @@ int calls_traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(calls->tasks);
   Py_VISIT(calls->results);
   Py_VISIT(calls->inbox);
-  Py_VISIT(calls->futures);
+  if (calls->futures != nullptr) {
+    const int result = calls->futures->each([&](PyObject* future) { return visit(future, arg); });
+    if (result != 0) return result;
+  }
   Py_VISIT(calls->functions);
   Py_VISIT(calls->enter_function);
   Py_VISIT(calls->load);
   Py_VISIT(calls->report);
   Py_VISIT(calls->made_in);
+  Py_VISIT(calls->future_type);
+  Py_VISIT(calls->engine);
   return 0;
 }
 
@@ -501,7 +326,11 @@ int calls_clear(PyObject* self) {
   Py_CLEAR(calls->enter_function);
   Py_CLEAR(calls->load);
   Py_CLEAR(calls->report);
-  if (calls->futures != nullptr) PyDict_Clear(calls->futures);
+  if (calls->futures != nullptr) {
+    NumberMap futures;
+    std::swap(futures, *calls->futures);
+    drop_all(futures);
+  }
   if (calls->functions != nullptr) PyDict_Clear(calls->functions);
   return 0;
 }
@@ -518,9 +347,11 @@ void calls_dealloc(PyObject* self) {
   Py_XDECREF(calls->tasks);
   Py_XDECREF(calls->results);
   Py_XDECREF(calls->inbox);
-  Py_XDECREF(calls->futures);
+  delete calls->futures;
   Py_XDECREF(calls->functions);
   Py_XDECREF(calls->made_in);
+  Py_XDECREF(calls->future_type);
+  Py_XDECREF(calls->engine);
   type->tp_free(self);
   Py_DECREF(type);
 }
@@ -531,6 +362,12 @@ PyMethodDef methods[] = {
      "Sends a call whose function is in the log and whose arguments the codec takes, that of a map's `item` or None; how many\n"
      "calls are on their way then.\n"
      "None: it is no such call, or no call is taken."},
+    {"gives", as_method(calls_gives), METH_FASTCALL,
+     "gives($self, future_type, engine, /)\n--\n\nHas give() make futures of that type; `engine` is a weak reference to theirs."},
+    {"give", as_method(calls_give), METH_FASTCALL,
+     "give($self, function, args, kwargs, /)\n--\n\n"
+     "submit() for a new future, in the caller's context: the future, or None. It takes calls only where it is full; where it is not\n"
+     "any more behind the call, grow() of the engine is called."},
     {"put", as_method(calls_put), METH_FASTCALL,
      "put($self, future, kind, payload, kept, function, item, buffers, /)\n--\n\n"
      "Sends a call that is pickled already, with buffers beside the pickle, and keeps `kept` until it is done; how many calls are on their way then. None: no\n"
@@ -563,6 +400,7 @@ PyMethodDef methods[] = {
 
 PyGetSetDef attributes[] = {
     {"is_open", get_open, set_open, "Whether submit() and put() take calls.", nullptr},
+    {"is_full", get_full, set_full, "Whether there are as many workers as there may be, or will be.", nullptr},
     {"wants_draining", get_wanted, nullptr, "Whether the engine's own thread has to receive().", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };

@@ -74,10 +74,10 @@ bool is_buffers(PyObject* buffers) {
   return good;
 }
 
-bool put_message(PyObject* self, Message& message, std::uint64_t* sequence) {
+bool put_message(PyObject* self, Message& message, std::uint64_t* sequence, Waking waking) {
   Place& place = place_of(self);
   MessageQueue& queue = *body_of<MessageQueue>(self);
-  QueueOutcome outcome = queue.try_put(place, message, sequence);
+  QueueOutcome outcome = queue.try_put(place, message, sequence, waking);
   if (outcome == QueueOutcome::kBusy) {
     outcome = queue_wait_detached(Deadline::never(),
                                   [&](WaitContext& context) { return queue.put_until(place, message, context, sequence); });
@@ -87,6 +87,14 @@ bool put_message(PyObject* self, Message& message, std::uint64_t* sequence) {
   if (outcome == QueueOutcome::kNoMemory) PyErr_NoMemory();
   if (outcome == QueueOutcome::kShutDown) raise_shut_down(self);
   return false;
+}
+
+QueueOutcome withdraw_message(PyObject* self, std::uint64_t sequence) {
+  MessageQueue& queue = *body_of<MessageQueue>(self);
+  if (queue.taken() >= sequence) return QueueOutcome::kEmpty;
+  return queue_wait_detached(Deadline::never(), [&](WaitContext& context) {
+    return queue.withdraw_until(place_of(self), sequence, context);
+  });
 }
 
 PyObject* unpack_message(PyObject* self, Message& message) {
@@ -147,8 +155,17 @@ PyObject* channel_put(PyObject* self, PyObject* const* args, Py_ssize_t nargs, P
   if (values[5] != nullptr && !is_buffers(values[5])) return nullptr;
   Message message;
   write_head(&message, static_cast<std::uint32_t>(kind), tag, index);
-  if (!write_payload(self, values[3], values[4], values[5], &message) || !put_message(self, message)) return nullptr;
-  Py_RETURN_NONE;
+  std::uint64_t sequence = 0;
+  if (!write_payload(self, values[3], values[4], values[5], &message) || !put_message(self, message, &sequence)) return nullptr;
+  return PyLong_FromUnsignedLongLong(sequence);
+}
+
+PyObject* channel_withdraw(PyObject* self, PyObject* number) {
+  const std::uint64_t sequence = PyLong_AsUnsignedLongLong(number);
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  const QueueOutcome outcome = withdraw_message(self, sequence);
+  if (outcome == QueueOutcome::kInterrupted) return nullptr;
+  return PyBool_FromLong(outcome == QueueOutcome::kDone ? 1 : 0);
 }
 
 PyObject* channel_get(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
@@ -233,7 +250,9 @@ PyObject* channel_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
 PyMethodDef methods[] = {
     {"put", as_method(channel_put), METH_FASTCALL | METH_KEYWORDS,
      "put($self, /, kind, tag, index, payload, shared=(), buffers=[])\n--\n\n"
-     "Sends a message, which keeps the shared objects alive. The buffers, memoryviews of bytes, lie beside the payload."},
+     "Sends a message, which keeps the shared objects alive; its number. The buffers, memoryviews of bytes, lie beside the payload."},
+    {"withdraw", channel_withdraw, METH_O,
+     "withdraw($self, number, /)\n--\n\nTakes the message of that number back, which was sent; whether nobody had taken it."},
     {"get", as_method(channel_get), METH_FASTCALL | METH_KEYWORDS,
      "get($self, /, timeout=None, record=None)\n--\n\n"
      "(kind, tag, index, payload, block) of the next message; None after timeout seconds, or when woken. The payload is bytes, or\n"

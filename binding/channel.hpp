@@ -26,7 +26,9 @@ bool is_buffers(PyObject* buffers);
 // The same with an encoding. False: an error is set, and the message has no block.
 bool write_encoding(PyObject* self, const Encoding& encoding, Message* message);
 // Puts it into the channel, of which the message is from now on. False: an error is set, and the message is discarded.
-bool put_message(PyObject* self, Message& message, std::uint64_t* sequence = nullptr);
+bool put_message(PyObject* self, Message& message, std::uint64_t* sequence = nullptr, Waking waking = Waking::kAtOnce);
+// Takes a message of that number back. kDone: nobody had taken it; kEmpty; kInterrupted: an error is set.
+QueueOutcome withdraw_message(PyObject* self, std::uint64_t sequence);
 // (kind, tag, index, payload, block) of a message that was taken; the message is freed whatever happens, at once or with its Block.
 PyObject* unpack_message(PyObject* self, Message& message);
 // Whether a message that was taken had been withdrawn; then it is discarded.

@@ -26,6 +26,26 @@ PyObject* collect([[maybe_unused]] PyObject* self, PyObject* const* args, Py_ssi
   return nullptr;
 }
 
+// collect_into(values, at): (how many outcomes were put into the list from there on, where in it exceptions stand).
+// place_some(values, at, failures) gives the end of those that it has put there; -1: an error is set.
+template <class Place>
+PyObject* collect_into([[maybe_unused]] PyObject* self, PyObject* const* args, Py_ssize_t nargs, Place place_some) {
+  const Py_ssize_t at = nargs == 2 ? PyLong_AsSsize_t(args[1]) : -1;
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  if (nargs != 2 || !PyList_CheckExact(args[0]) || at < 0 || at > PyList_GET_SIZE(args[0])) {
+    PyErr_SetString(PyExc_TypeError, "collect_into() takes a list and an index in it");
+    return nullptr;
+  }
+  PyObject* failures = PyList_New(0);
+  Py_ssize_t end = -1;
+  Py_BEGIN_CRITICAL_SECTION(self);
+  if (failures != nullptr) end = place_some(args[0], at, failures);
+  Py_END_CRITICAL_SECTION();
+  if (end >= 0) return Py_BuildValue("(nN)", end - at, failures);
+  Py_XDECREF(failures);
+  return nullptr;
+}
+
 // A collect_some() that takes whatever is known of the items below `available`. `had`: which were collected, one for each item that there
 // may be. collect_item(index, values) appends an outcome: 1; 0: it is not known; -1: an error is set.
 template <class Item>

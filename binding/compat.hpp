@@ -103,6 +103,28 @@ inline PyObject* long_from_bytes(const unsigned char* source, std::size_t size) 
 #endif
 }
 
+// Whether the calling thread's context has no variables.
+inline bool has_empty_context() {
+  PyObject* context = PyThreadState_Get()->context;
+  return context == nullptr || PyObject_Size(context) == 0;
+}
+
+// Whether `object`, an int that the caller has made, is nobody else's; then it is this number from now on (docs/design/jobs.md).
+inline bool renew_long([[maybe_unused]] PyObject* object, [[maybe_unused]] long long number) {
+#if PY_VERSION_HEX >= 0x030C0000
+  constexpr long long kLargestShared = 256;  // of which the interpreter has one for all
+  const auto is_own = [](long long value) { return value > kLargestShared && value < (1LL << PyLong_SHIFT); };
+  if (!is_own(number) || Py_REFCNT(object) != 1 || PyUnstable_Long_IsCompact(reinterpret_cast<PyLongObject*>(object)) == 0 ||
+      !is_own(PyUnstable_Long_CompactValue(reinterpret_cast<PyLongObject*>(object)))) {
+    return false;
+  }
+  reinterpret_cast<PyLongObject*>(object)->long_value.ob_digit[0] = static_cast<digit>(number);
+  return true;
+#else
+  return false;
+#endif
+}
+
 // Makes one of the caller's references to `object` such that any thread may give it up. Without it, where there is no GIL, a
 // thread that gives up the last reference to an object of another thread's leaves that to the other, through a queue with a
 // lock: for what goes from thread to thread, that costs more than all the rest.
@@ -111,9 +133,18 @@ inline void hand_over([[maybe_unused]] PyObject* object) {
   if (object == nullptr || !_Py_IsOwnedByCurrentThread(object)) return;
   const std::uint32_t local = object->ob_ref_local;
   if (local == _Py_IMMORTAL_REFCNT_LOCAL || local == 0) return;
-  std::atomic_ref<Py_ssize_t>(object->ob_ref_shared).fetch_add(Py_ssize_t{1} << _Py_REF_SHARED_SHIFT);
+  const std::atomic_ref<Py_ssize_t> shared(object->ob_ref_shared);
+  const std::atomic_ref<std::uint32_t> mine(object->ob_ref_local);
+  // Relaxed, as the interpreter's own: others learn of the object by what gives it to them.
+  if (local == 1 && shared.load(std::memory_order_relaxed) == 0) {  // nobody else can see it: it is what merging makes of it
+    std::atomic_ref<std::uintptr_t>(object->ob_tid).store(0, std::memory_order_relaxed);
+    mine.store(0, std::memory_order_relaxed);
+    shared.store((Py_ssize_t{1} << _Py_REF_SHARED_SHIFT) | _Py_REF_MERGED, std::memory_order_relaxed);
+    return;
+  }
+  shared.fetch_add(Py_ssize_t{1} << _Py_REF_SHARED_SHIFT, std::memory_order_relaxed);
   // Other threads read it too, but only its owner, this thread, writes it.
-  std::atomic_ref<std::uint32_t>(object->ob_ref_local).store(local - 1);
+  mine.store(local - 1, std::memory_order_relaxed);
   if (local == 1) _Py_MergeZeroLocalRefcount(object);
 #endif
 }

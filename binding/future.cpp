@@ -8,6 +8,7 @@
 #include "args.hpp"
 #include "calls.hpp"
 #include "errors.hpp"
+#include "patience.hpp"
 #include "placement.hpp"
 #include "ref.hpp"
 #include "state.hpp"
@@ -43,6 +44,9 @@ void detach_done(PyObject* self) {
   Py_END_CRITICAL_SECTION();
   Py_XDECREF(owner);
 }
+
+// REQUIRES: in the critical section.
+bool has_condition(const FutureObject* future) { return future->standard != nullptr && future->standard->condition != nullptr; }
 
 // Has the state say what is so by now.
 void refresh(PyObject* self) {
@@ -84,7 +88,7 @@ Change begin_future(PyObject* self, FutureState* before) {
   Change change = Change::kDone;
   Py_BEGIN_CRITICAL_SECTION(self);
   *before = state_now(self);
-  if (future->condition != nullptr) {
+  if (has_condition(future)) {
     change = Change::kStandard;
   } else if (*before == FutureState::kPending) {
     enter_state(self, FutureState::kRunning);
@@ -100,21 +104,25 @@ Change begin_future(PyObject* self, FutureState* before) {
 Change settle_future(PyObject* self, PyObject* result, PyObject* exception, bool* has_callbacks) {
   FutureObject* future = future_of(self);
   Change change = Change::kDone;
+  PyObject* old = nullptr;
   Py_BEGIN_CRITICAL_SECTION(self);
-  if (future->condition != nullptr) {
+  if (has_condition(future)) {
     change = Change::kStandard;
   } else if (is_done(state_now(self))) {
     change = Change::kRefused;
   } else {
-    future->result = Py_XNewRef(result);
-    future->exception = Py_XNewRef(exception);
+    old = std::exchange(future->outcome, Py_XNewRef(exception != nullptr ? exception : result));
+    future->has_failed = exception != nullptr;
     hand_over_value(result);
     hand_over(exception);
     *has_callbacks = future->callbacks != nullptr;
     enter_state(self, FutureState::kFinished);
   }
   Py_END_CRITICAL_SECTION();
-  if (change == Change::kDone) detach_done(self);
+  Py_XDECREF(old);
+  if (change != Change::kDone) return change;
+  detach_done(self);
+  leave_collector(self);
   return change;
 }
 
@@ -186,7 +194,7 @@ PyObject* cancel(PyObject* self) {
   FutureState before;
   Py_BEGIN_CRITICAL_SECTION(self);
   before = state_now(self);
-  standard = future->condition != nullptr;
+  standard = has_condition(future);
   if (!standard && before == FutureState::kPending) {
     changed = true;
     has_callbacks = future->callbacks != nullptr;
@@ -215,7 +223,7 @@ PyObject* future_cancel(PyObject* self, PyObject* /*unused*/) {
       return PyBool_FromLong(is_cancelled(state_now(self)));
     }
   }
-  Py_XDECREF(leave_call(calls_of_future(self), future_of(self)->number));
+  Py_XDECREF(leave_call(calls_of_future(self), future_of(self)->sent.number));
   PyObject* cancelled = cancel(self);
   if (cancelled == Py_True && !notify_cancelled(self)) Py_CLEAR(cancelled);
   return cancelled;
@@ -236,14 +244,33 @@ bool raise_timeout(PyObject* self) {
   return false;
 }
 
+// Waits until it is done, or the deadline. kInterrupted: an error is set. `which`: as wait_for_call() has it.
+WaitOutcome await_done(PyObject* self, Deadline deadline, Take which = Take::kAny) {
+  FutureObject* future = future_of(self);
+  if (future->calls != nullptr && !is_done(state_now(self))) {
+    bool by_event = false;
+    const WaitOutcome outcome = wait_for_call(self, deadline, &by_event, which);
+    if (!by_event || which == Take::kPlain) return outcome;
+  }
+  // The epoch first: whatever follows it is seen.
+  const std::uint32_t epoch = future->done.begin_wait();
+  if (is_done(state_now(self))) return WaitOutcome::kReady;
+  WaitOutcome outcome = WaitOutcome::kTimedOut;
+  if (!deadline.is_immediate()) {
+    outcome = wait_detached(deadline, [&](WaitContext& context) {
+      return future->done.wait_until(Place::private_memory(), epoch, context);
+    });
+  }
+  return outcome != WaitOutcome::kInterrupted && is_done(state_now(self)) ? WaitOutcome::kReady : outcome;
+}
+
 // Waits until it is done. False: an error is set, a TimeoutError where `timeout` passed.
 bool wait_done(PyObject* self, PyObject* timeout) {
   if (is_done(state_now(self))) return true;
   FutureObject* future = future_of(self);
-  Place& place = Place::private_memory();
   // No Ref on this way: it waits.
   PyObject* left = nullptr;
-  if (future->engine != nullptr && (is_handing() || future->process != place.self())) {
+  if (future->engine != nullptr && (is_handing() || future->process != Place::private_memory().self())) {
     left = PyObject_CallMethod(self, "_pump", "O", timeout);
     if (left == nullptr) return false;
     timeout = left;
@@ -252,40 +279,36 @@ bool wait_done(PyObject* self, PyObject* timeout) {
   const bool valid = deadline_of(timeout, Negative::kPassed, &deadline);
   Py_XDECREF(left);
   if (!valid) return false;
-  if (future->calls != nullptr && !is_done(state_now(self))) {
-    bool by_event = false;
-    switch (wait_for_call(self, deadline, &by_event)) {
-      case WaitOutcome::kReady:
-        return true;
-      case WaitOutcome::kInterrupted:
-        return false;
-      default:
-        if (!by_event) return raise_timeout(self);
-    }
+  switch (await_done(self, deadline)) {
+    case WaitOutcome::kReady:
+      return true;
+    case WaitOutcome::kInterrupted:
+      return false;
+    default:
+      return is_done(state_now(self)) || raise_timeout(self);
   }
-  // The epoch first: whatever follows it is seen.
-  const std::uint32_t epoch = future->done.begin_wait();
-  if (is_done(state_now(self))) return true;
-  WaitOutcome outcome = WaitOutcome::kTimedOut;
-  if (!deadline.is_immediate()) {
-    outcome = wait_detached(
-        deadline, [&](WaitContext& context) { return future->done.wait_until(place, epoch, context); });
-  }
-  if (outcome == WaitOutcome::kInterrupted) return false;
-  return is_done(state_now(self)) || raise_timeout(self);
+}
+
+// Borrowed; None: it has none.
+PyObject* result_of(const FutureObject* future) {
+  return future->outcome == nullptr || future->has_failed ? Py_None : future->outcome;
+}
+PyObject* exception_of(const FutureObject* future) {
+  return future->outcome == nullptr || !future->has_failed ? Py_None : future->outcome;
 }
 
 // The outcome of one that is done.
 PyObject* outcome_of(PyObject* self) {
   FutureObject* future = future_of(self);
   if (is_cancelled(state_now(self))) return raise_class(self, Import::kCancelledError);
-  if (future->exception != nullptr && PyExceptionInstance_Check(future->exception)) {
+  PyObject* exception = exception_of(future);
+  if (PyExceptionInstance_Check(exception)) {
     // Where an interrupt from the terminal ended the call, this process has got it too: that one is raised, and not both.
-    if (PyErr_GivenExceptionMatches(future->exception, PyExc_KeyboardInterrupt) != 0 && PyErr_CheckSignals() != 0) return nullptr;
-    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(future->exception)), future->exception);
+    if (PyErr_GivenExceptionMatches(exception, PyExc_KeyboardInterrupt) != 0 && PyErr_CheckSignals() != 0) return nullptr;
+    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception)), exception);
     return nullptr;
   }
-  return Py_NewRef(future->result == nullptr ? Py_None : future->result);
+  return Py_NewRef(result_of(future));
 }
 
 PyObject* timeout_argument(const char* function, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
@@ -306,13 +329,37 @@ PyObject* future_exception(PyObject* self, PyObject* const* args, Py_ssize_t nar
   PyObject* timeout = timeout_argument("exception", args, nargs, kwnames);
   if (timeout == nullptr || !wait_done(self, timeout)) return nullptr;
   if (is_cancelled(state_now(self))) return raise_class(self, Import::kCancelledError);
-  PyObject* exception = future_of(self)->exception;
-  return Py_NewRef(exception == nullptr ? Py_None : exception);
+  return Py_NewRef(exception_of(future_of(self)));
 }
 
-PyObject* future_add_done_callback(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
-  PyObject* function = only_argument("add_done_callback", "fn", args, nargs, kwnames);
-  if (function == nullptr) return nullptr;
+// Waits a moment for its call, in case that it is a tiny one: to be told of its end by another thread takes far longer. False: an
+// error is set.
+bool be_patient(PyObject* self) {
+#ifdef Py_GIL_DISABLED
+  constexpr bool kHelpsThreads = true;
+#else
+  constexpr bool kHelpsThreads = false;  // to hand the interpreter over and get it back takes as long
+#endif
+  Patience& patience = Patience::mine();
+  const FutureObject* future = future_of(self);
+  if (is_done(state_now(self)) || future->engine == nullptr || is_handing() || future->process != Place::private_memory().self()) return true;
+  if (future->calls == nullptr ? !kHelpsThreads : calls_of_future(self)->is_drained.load()) return true;
+  const Nanoseconds most = patience.begin();
+  if (most == 0) return true;
+  const Nanoseconds begun = monotonic_now();
+  if (patience.expects_wake()) {
+    if (await_done(self, Deadline::after(most), Take::kPlain) == WaitOutcome::kInterrupted) return false;
+  } else {
+    // With the interpreter in hand: others would keep it for far longer.
+    while (!is_done(state_now(self)) && monotonic_now() - begun < most && (future->calls == nullptr || look_for_call(self))) {
+    }
+  }
+  patience.end(is_done(state_now(self)), monotonic_now() - begun);
+  return true;
+}
+
+// listen(fn)
+PyObject* future_listen(PyObject* self, PyObject* function) {
   FutureObject* future = future_of(self);
   bool standard = false;
   bool done = false;
@@ -322,7 +369,7 @@ PyObject* future_add_done_callback(PyObject* self, PyObject* const* args, Py_ssi
   // First: an answer that comes now is for who hands out the engine's.
   if (future->calls != nullptr && !is_done(state_now(self))) attach_call(self);
   Py_BEGIN_CRITICAL_SECTION(self);
-  standard = future->condition != nullptr;
+  standard = has_condition(future);
   done = is_done(state_now(self));
   if (!standard && !done) {
     if (future->callbacks == nullptr) future->callbacks = Py_NewRef(fresh);
@@ -334,6 +381,12 @@ PyObject* future_add_done_callback(PyObject* self, PyObject* const* args, Py_ssi
   if (failed) return nullptr;
   if (standard || done) return call_standard(self, "add_done_callback", function);
   Py_RETURN_NONE;
+}
+
+PyObject* future_add_done_callback(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames) {
+  PyObject* function = only_argument("add_done_callback", "fn", args, nargs, kwnames);
+  if (function == nullptr) return nullptr;
+  return be_patient(self) ? future_listen(self, function) : nullptr;
 }
 
 PyObject* get_state(PyObject* self, void* /*unused*/) {
@@ -354,147 +407,100 @@ int set_state(PyObject* self, PyObject* value, void* /*unused*/) {
   return -1;
 }
 
-// The attributes by which the standard library's methods and functions work on it; `offset` is a member's.
-PyObject** slot_of(PyObject* self, void* offset) {
-  return reinterpret_cast<PyObject**>(reinterpret_cast<char*>(self) + reinterpret_cast<std::size_t>(offset));
+// The attributes by which the standard library's methods and functions work on it, and others of ours.
+enum class Slot : std::size_t { kCallbacks, kEngine, kOwner, kWaiters, kCondition };
+
+void* closure_of(Slot slot) { return reinterpret_cast<void*>(slot); }
+
+// Null: it is in the standard part, and there is none; where that is made, there is no memory. REQUIRES: in the critical section.
+PyObject** find_slot(FutureObject* future, void* closure, bool makes_part) {
+  const auto slot = static_cast<Slot>(reinterpret_cast<std::size_t>(closure));
+  if (slot == Slot::kCallbacks) return &future->callbacks;
+  if (slot == Slot::kEngine) return &future->engine;
+  if (slot == Slot::kOwner) return &future->owner;
+  if (future->standard == nullptr && makes_part) {
+    future->standard = static_cast<StandardPart*>(PyMem_Calloc(1, sizeof(StandardPart)));
+    enter_collector(future);
+  }
+  if (future->standard == nullptr) return nullptr;
+  return slot == Slot::kWaiters ? &future->standard->waiters : &future->standard->condition;
 }
 
-PyObject* get_object(PyObject* self, void* offset) {
+PyObject* get_object(PyObject* self, void* closure) {
   PyObject* value = nullptr;
   Py_BEGIN_CRITICAL_SECTION(self);
-  value = Py_NewRef(*slot_of(self, offset) == nullptr ? Py_None : *slot_of(self, offset));
+  PyObject** slot = find_slot(future_of(self), closure, false);
+  value = Py_NewRef(slot == nullptr || *slot == nullptr ? Py_None : *slot);
   Py_END_CRITICAL_SECTION();
   return value;
 }
 
-int set_object(PyObject* self, PyObject* value, void* offset) {
+int set_object(PyObject* self, PyObject* value, void* closure) {
+  PyObject* old = nullptr;
+  bool is_set = false;
+  Py_BEGIN_CRITICAL_SECTION(self);
+  PyObject** slot = find_slot(future_of(self), closure, true);
+  is_set = slot != nullptr;
+  if (is_set) old = std::exchange(*slot, Py_XNewRef(value));
+  Py_END_CRITICAL_SECTION();
+  Py_XDECREF(old);
+  if (!is_set) PyErr_NoMemory();
+  return is_set ? 0 : -1;
+}
+
+// What is there, or becomes `fresh` now. Takes `fresh`.
+PyObject* get_or_put(PyObject* self, void* closure, PyObject* fresh) {
+  if (fresh == nullptr) return nullptr;
+  PyObject* value = nullptr;
+  Py_BEGIN_CRITICAL_SECTION(self);
+  PyObject** slot = find_slot(future_of(self), closure, true);
+  if (slot != nullptr && *slot == nullptr) *slot = Py_NewRef(fresh);
+  if (slot != nullptr) value = Py_NewRef(*slot);
+  Py_END_CRITICAL_SECTION();
+  Py_DECREF(fresh);
+  return value == nullptr ? PyErr_NoMemory() : value;
+}
+
+template <PyObject* (*kOutcomeOf)(const FutureObject*)>
+PyObject* get_outcome(PyObject* self, void* /*unused*/) {
+  PyObject* value = nullptr;
+  Py_BEGIN_CRITICAL_SECTION(self);
+  value = Py_NewRef(kOutcomeOf(future_of(self)));
+  Py_END_CRITICAL_SECTION();
+  return value;
+}
+
+// _result and _exception: the one that is not None is the outcome.
+template <bool kFails>
+int set_outcome_slot(PyObject* self, PyObject* value, void* /*unused*/) {
+  FutureObject* future = future_of(self);
   PyObject* old = nullptr;
   Py_BEGIN_CRITICAL_SECTION(self);
-  old = std::exchange(*slot_of(self, offset), Py_XNewRef(value));
+  const bool is_none = value == nullptr || value == Py_None;
+  if (!is_none || future->has_failed == kFails) {
+    old = std::exchange(future->outcome, is_none ? nullptr : Py_NewRef(value));
+    future->has_failed = kFails;
+  }
   Py_END_CRITICAL_SECTION();
   Py_XDECREF(old);
   return 0;
 }
 
-// What is there, or becomes `fresh` now. Takes `fresh`.
-PyObject* get_or_put(PyObject* self, void* offset, PyObject* fresh) {
-  if (fresh == nullptr) return nullptr;
-  PyObject* value = nullptr;
-  Py_BEGIN_CRITICAL_SECTION(self);
-  PyObject** slot = slot_of(self, offset);
-  if (*slot == nullptr) *slot = Py_NewRef(fresh);
-  value = Py_NewRef(*slot);
-  Py_END_CRITICAL_SECTION();
-  Py_DECREF(fresh);
-  return value;
-}
-
 PyObject* get_number(PyObject* self, void* /*unused*/) {
-  return PyLong_FromUnsignedLongLong(future_of(self)->calls == nullptr ? 0 : future_of(self)->number);
+  return PyLong_FromUnsignedLongLong(future_of(self)->calls == nullptr ? 0 : future_of(self)->sent.number);
 }
 
-PyObject* get_list(PyObject* self, void* offset) { return get_or_put(self, offset, PyList_New(0)); }
+PyObject* get_list(PyObject* self, void* closure) { return get_or_put(self, closure, PyList_New(0)); }
 
-PyObject* get_condition(PyObject* self, void* offset) {
-  PyObject* there = get_object(self, offset);
+PyObject* get_condition(PyObject* self, void* closure) {
+  PyObject* there = get_object(self, closure);
   if (there != Py_None) return there;
   Py_DECREF(there);
   // Who asks for it will wait on it; first, as in add_done_callback().
   if (future_of(self)->calls != nullptr && !is_done(state_now(self))) attach_call(self);
   State* state = state_of(self);
   PyObject* make = state == nullptr ? nullptr : imported(state, Import::kStandardCondition);
-  return make == nullptr ? nullptr : get_or_put(self, offset, PyObject_CallNoArgs(make));
-}
-
-int future_init(PyObject* self, PyObject* args, PyObject* kwargs) {
-  static constexpr const char* kNames[] = {"engine", "function", "args", "kwargs", "context"};
-  static constexpr Signature kSignature{"NativeFuture", kNames, 5, 5, 0};
-  PyObject* values[5] = {};
-  if (!bind_call(kSignature, args, kwargs, values)) return -1;
-  FutureObject* future = future_of(self);
-  if (future->engine != nullptr || future->function != nullptr) {
-    PyErr_SetString(PyExc_RuntimeError, "this future is in use: __init__ may be called once only");
-    return -1;
-  }
-  if (values[1] != nullptr && (values[2] == nullptr || !PyTuple_Check(values[2]))) {
-    PyErr_Format(PyExc_TypeError, "args must be a tuple, not %R", values[2] == nullptr ? Py_None : values[2]);
-    return -1;
-  }
-  if (values[3] != nullptr && values[3] != Py_None && !PyDict_Check(values[3])) {
-    PyErr_Format(PyExc_TypeError, "kwargs must be a dict, not %R", values[3]);
-    return -1;
-  }
-  if (values[1] != nullptr) {
-    const bool given = values[4] != nullptr && values[4] != Py_None;
-    future->context = given ? PyContext_Copy(values[4]) : PyContext_CopyCurrent();
-    if (future->context == nullptr) return -1;
-    future->function = Py_NewRef(values[1]);
-    future->args = Py_NewRef(values[2]);
-    future->kwargs = values[3] == Py_None ? nullptr : Py_XNewRef(values[3]);
-    // The thread that runs it gives them up.
-    hand_over(future->function);
-    hand_over(future->args);
-    hand_over(future->kwargs);
-    hand_over(future->context);
-  }
-  future->engine = values[0] == Py_None ? nullptr : Py_XNewRef(values[0]);
-  return 0;
-}
-
-PyObject* future_new(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*/) {
-  PyObject* self = type->tp_alloc(type, 0);
-  if (self == nullptr) return nullptr;
-  FutureObject* future = future_of(self);
-  new (&future->state) std::atomic<FutureState>(FutureState::kPending);
-  new (&future->done) Event();
-  new (&future->sequence) std::atomic<std::uint64_t>(0);
-  new (&future->attached) std::atomic<bool>(false);
-  future->process = Place::private_memory().self();
-  return self;
-}
-
-int future_traverse(PyObject* self, visitproc visit, void* arg) {
-  FutureObject* future = future_of(self);
-  Py_VISIT(Py_TYPE(self));
-  Py_VISIT(future->result);
-  Py_VISIT(future->exception);
-  Py_VISIT(future->callbacks);
-  Py_VISIT(future->waiters);
-  Py_VISIT(future->condition);
-  Py_VISIT(future->engine);
-  Py_VISIT(future->owner);
-  Py_VISIT(future->calls);
-  Py_VISIT(future->function);
-  Py_VISIT(future->args);
-  Py_VISIT(future->kwargs);
-  Py_VISIT(future->context);
-  return 0;
-}
-
-int future_clear(PyObject* self) {
-  FutureObject* future = future_of(self);
-  Py_CLEAR(future->result);
-  Py_CLEAR(future->exception);
-  Py_CLEAR(future->callbacks);
-  Py_CLEAR(future->waiters);
-  Py_CLEAR(future->condition);
-  Py_CLEAR(future->engine);
-  Py_CLEAR(future->owner);
-  Py_CLEAR(future->function);
-  Py_CLEAR(future->args);
-  Py_CLEAR(future->kwargs);
-  Py_CLEAR(future->context);
-  return 0;
-}
-
-void future_dealloc(PyObject* self) {
-  PyTypeObject* type = Py_TYPE(self);
-  PyObject_GC_UnTrack(self);
-  if (future_of(self)->calls != nullptr) drop_raw(self);
-  future_clear(self);
-  Py_CLEAR(future_of(self)->calls);
-  type->tp_free(self);
-  Py_DECREF(type);
+  return make == nullptr ? nullptr : get_or_put(self, closure, PyObject_CallNoArgs(make));
 }
 
 PyMethodDef future_methods[] = {
@@ -509,6 +515,8 @@ PyMethodDef future_methods[] = {
     {"exception", as_method(future_exception), METH_FASTCALL | METH_KEYWORDS,
      "exception($self, /, timeout=None)\n--\n\n"
      "The call's exception, None where it has a value; TimeoutError where it is not done in timeout (seconds)."},
+    {"listen", future_listen, METH_O,
+     "listen($self, fn, /)\n--\n\nHas fn(self) called when it is done, as add_done_callback(); waits for nothing."},
     {"add_done_callback", as_method(future_add_done_callback), METH_FASTCALL | METH_KEYWORDS,
      "add_done_callback($self, /, fn)\n--\n\n"
      "Has fn(future) called when it is done, at once where it is; an exception of fn is logged."},
@@ -519,26 +527,25 @@ PyMethodDef future_methods[] = {
     {"set_exception", as_method(future_set_exception), METH_FASTCALL | METH_KEYWORDS,
      "set_exception($self, /, exception)\n--\n\nFor who runs the call: its exception."},
     {"run", as_method(future_run), METH_FASTCALL,
-     "run($self, prepare, outstanding, /)\n--\n\n"
-     "Begins it, makes its call, in prepare(context) where that is not None, takes 1 from outstanding, and settles it.\n\n"
+     "run($self, preparation, outstanding, /)\n--\n\n"
+     "Begins it, makes its call, takes 1 from outstanding, and settles it. What preparation(context) gives makes of a context that\n"
+     "which the call is made in; None, of both, where that is the context itself.\n\n"
      "False: it was not to be run. True: it is settled. None: and _invoke_callbacks() is to be called. A pair: the method\n"
      "that settles it and its argument."},
     {nullptr, nullptr, 0, nullptr},
 };
 
-void* offset(std::size_t value) { return reinterpret_cast<void*>(value); }
-
 PyGetSetDef future_attributes[] = {
     {"_state", get_state, set_state, nullptr, nullptr},
-    {"_result", get_object, set_object, nullptr, offset(offsetof(FutureObject, result))},
-    {"_exception", get_object, set_object, nullptr, offset(offsetof(FutureObject, exception))},
-    {"_engine", get_object, set_object, nullptr, offset(offsetof(FutureObject, engine))},
+    {"_result", get_outcome<result_of>, set_outcome_slot<false>, nullptr, nullptr},
+    {"_exception", get_outcome<exception_of>, set_outcome_slot<true>, nullptr, nullptr},
+    {"_engine", get_object, set_object, nullptr, closure_of(Slot::kEngine)},
     {"_owner", get_object, set_object, "What lives until it is done. To be set before its call is on its way.",
-     offset(offsetof(FutureObject, owner))},
+     closure_of(Slot::kOwner)},
     {"_number", get_number, nullptr, "Of one whose call is on its way to a process: the call's number; else 0.", nullptr},
-    {"_done_callbacks", get_list, set_object, nullptr, offset(offsetof(FutureObject, callbacks))},
-    {"_waiters", get_list, set_object, nullptr, offset(offsetof(FutureObject, waiters))},
-    {"_condition", get_condition, set_object, nullptr, offset(offsetof(FutureObject, condition))},
+    {"_done_callbacks", get_list, set_object, nullptr, closure_of(Slot::kCallbacks)},
+    {"_waiters", get_list, set_object, nullptr, closure_of(Slot::kWaiters)},
+    {"_condition", get_condition, set_object, nullptr, closure_of(Slot::kCondition)},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
 
@@ -550,6 +557,7 @@ PyType_Slot future_slots[] = {
     {Py_tp_new, reinterpret_cast<void*>(future_new)},
     {Py_tp_init, reinterpret_cast<void*>(future_init)},
     {Py_tp_dealloc, reinterpret_cast<void*>(future_dealloc)},
+    {Py_tp_setattro, reinterpret_cast<void*>(future_setattro)},
     {Py_tp_traverse, reinterpret_cast<void*>(future_traverse)},
     {Py_tp_clear, reinterpret_cast<void*>(future_clear)},
     {Py_tp_methods, future_methods},

@@ -15,16 +15,63 @@ namespace {
 // How many engines' outcomes this thread hands out just now.
 thread_local int handed_out = 0;
 
-// The call's value, or null with its exception set. Its references are given up, for the traceback's frames too.
-PyObject* call(PyObject* self, PyObject* context) {
+// The value of the call that a future has, or null with its exception set. Its references are given up, for the traceback's frames
+// too. run_call(call) makes it in a context.
+template <class Run>
+PyObject* call(PyObject* self, Run run_call) {
   FutureObject* future = future_of(self);
   PyObject* function = std::exchange(future->function, nullptr);
   PyObject* args = std::exchange(future->args, nullptr);
-  PyObject* kwargs = std::exchange(future->kwargs, nullptr);
-  PyObject* value = run_in(context, [&] { return PyObject_Call(function, args, kwargs); });
+  PyObject* kwargs = std::exchange(future->carried.kwargs, nullptr);
+  PyObject* value = run_call([&] { return PyObject_Call(function, args, kwargs); });
   Py_DECREF(function);
   Py_DECREF(args);
   Py_XDECREF(kwargs);
+  return value;
+}
+
+// The contexts of a worker's calls.
+struct Contexts {
+  PyObject* preparation;         // a caller's context, or None for one without variables -> how to prepare it, or None
+  CallContexts of_empty_ones{};  // of callers that have no variables; `base` is null until there is one
+
+  // Whether there is one for callers without variables. False: an error is set.
+  bool prepare_for_empty() {
+    if (of_empty_ones.base != nullptr) return true;
+    PyObject* none = PyContext_New();
+    PyObject* prepare = none == nullptr ? nullptr : prepare_for(none);
+    if (prepare == nullptr) {
+      Py_XDECREF(none);
+      return false;
+    }
+    of_empty_ones.base = none;
+    of_empty_ones.prepare = prepare;
+    return true;
+  }
+  // How a copy of that caller's is prepared, or None. Null: an error is set.
+  PyObject* prepare_for(PyObject* caller) const {
+    return preparation == Py_None ? Py_NewRef(Py_None) : PyObject_CallOneArg(preparation, caller);
+  }
+  void leave() {
+    of_empty_ones.leave();
+    Py_CLEAR(of_empty_ones.base);
+    Py_CLEAR(of_empty_ones.prepare);
+  }
+};
+
+// The same in a context for it.
+PyObject* call_in(PyObject* self, PyObject* context, Contexts& contexts) {
+  if (context == nullptr) {
+    if (!contexts.prepare_for_empty()) return nullptr;
+    return call(self, [&](auto make) { return contexts.of_empty_ones.run(make); });
+  }
+  PyObject* prepare = contexts.prepare_for(context);
+  if (prepare == nullptr) return nullptr;
+  PyObject* own = prepare == Py_None ? Py_NewRef(context) : PyObject_CallOneArg(prepare, context);
+  Py_DECREF(prepare);
+  if (own == nullptr) return nullptr;
+  PyObject* value = call(self, [&](auto make) { return run_in(own, make); });
+  Py_DECREF(own);
   return value;
 }
 
@@ -33,12 +80,12 @@ void drop_call(PyObject* self) {
   FutureObject* future = future_of(self);
   Py_CLEAR(future->function);
   Py_CLEAR(future->args);
-  Py_CLEAR(future->kwargs);
-  Py_CLEAR(future->context);
+  Py_CLEAR(future->carried.kwargs);
+  Py_CLEAR(future->carried.context);
 }
 
-// Begins it, makes its call, in prepare(context) where `prepare` is not None, takes 1 from `outstanding`, and settles it.
-PyObject* run(PyObject* self, PyObject* prepare, AtomicInt64& outstanding) {
+// Begins it, makes its call, takes 1 from `outstanding`, and settles it.
+PyObject* run(PyObject* self, Contexts& contexts, AtomicInt64& outstanding) {
   FutureObject* future = future_of(self);
   FutureState before;
   const Change begun = begin_future(self, &before);
@@ -51,20 +98,18 @@ PyObject* run(PyObject* self, PyObject* prepare, AtomicInt64& outstanding) {
     if (running != Py_True) before = FutureState::kCancelled;
     Py_XDECREF(running);
   }
+  const bool carries = future->function != nullptr && future->calls == nullptr;
   if (begun == Change::kRefused || before != FutureState::kPending) {
-    drop_call(self);
+    if (carries) drop_call(self);
     outstanding.fetch_sub(1);
     Py_RETURN_FALSE;
   }
   PyObject* value = nullptr;
-  PyObject* context = std::exchange(future->context, nullptr);
-  if (context == nullptr || future->function == nullptr) {
+  PyObject* context = carries ? std::exchange(future->carried.context, nullptr) : nullptr;
+  if (!carries) {
     PyErr_SetString(PyExc_RuntimeError, "this future has no call");
-  } else if (prepare == Py_None) {
-    value = call(self, context);
-  } else if (PyObject* prepared = PyObject_CallOneArg(prepare, context); prepared != nullptr) {
-    value = call(self, prepared);
-    Py_DECREF(prepared);
+  } else {
+    value = call_in(self, context, contexts);
   }
   Py_XDECREF(context);
   PyObject* exception = value == nullptr ? take_exception() : nullptr;
@@ -83,6 +128,59 @@ PyObject* run(PyObject* self, PyObject* prepare, AtomicInt64& outstanding) {
   return answer;
 }
 
+// What a worker of a thread engine serves.
+struct Service {
+  const State* state;
+  PyObject* queue;
+  AtomicInt64* outstanding;
+  AtomicInt64* busy;
+  AtomicInt64* surplus;
+  PyObject* idle;  // seconds, or None
+  Contexts contexts;
+};
+
+// Futures that are served before Python looks around: it lets other threads, and the collector, have their turn.
+constexpr int kMostAtOnce = 32;
+
+// What is in the queue; waits for it where it `may_wait`. Null without an error: nothing is. Null: what queue_get() raises.
+PyObject* next_work(const Service& service, bool may_wait) {
+  if (may_wait) {
+    PyObject* const patience[] = {Py_True, service.idle};
+    return queue_get(service.queue, patience, service.idle == Py_None ? 0 : 2, nullptr);
+  }
+  std::uint64_t word = 0;
+  const QueueOutcome outcome = body_of<MessageQueue>(service.queue)->try_get_word(place_of(service.queue), word);
+  return outcome == QueueOutcome::kDone ? reinterpret_cast<PyObject*>(static_cast<std::uintptr_t>(word)) : nullptr;
+}
+
+// Runs futures until there is something else for Python to do: see serve(). Null: an error is set.
+PyObject* serve_some(Service& service) {
+  for (int i = 0; i < kMostAtOnce; ++i) {
+    // Relaxed: it carries nothing; who raises it puts a True behind it for those who wait.
+    if (service.surplus->load(std::memory_order_relaxed) > 0) Py_RETURN_TRUE;
+    PyObject* work = next_work(service, i == 0);
+    if (work == nullptr && i != 0) break;
+    if (work == nullptr) return nullptr;
+    if (work == Py_None) {
+      Py_DECREF(work);
+      Py_RETURN_FALSE;
+    }
+    if (!PyObject_TypeCheck(work, service.state->type(TypeIndex::kFuture))) return work;
+    service.busy->store(1);
+    PyObject* answer = run(work, service.contexts, *service.outstanding);
+    service.busy->store(0);
+    if (answer == nullptr || (answer != Py_True && answer != Py_False)) {
+      PyObject* told = answer == nullptr ? nullptr : PyTuple_Pack(2, work, answer);
+      Py_XDECREF(answer);
+      Py_DECREF(work);
+      return told;
+    }
+    Py_DECREF(answer);
+    Py_DECREF(work);
+  }
+  Py_RETURN_NONE;
+}
+
 AtomicInt64* atomic_of(const State* state, PyObject* object) {
   if (PyObject_TypeCheck(object, state->type(TypeIndex::kAtomicInt64))) return body_of<AtomicInt64>(object);
   PyErr_Format(PyExc_TypeError, "an AtomicInt64 is needed, not %R", object);
@@ -93,40 +191,23 @@ AtomicInt64* atomic_of(const State* state, PyObject* object) {
 // the interpreter.
 PyObject* serve(PyObject* module, PyObject* const* args, Py_ssize_t nargs) {
   const State* state = state_of_module(module);
-  if (nargs != 6 || !PyObject_TypeCheck(args[0], state->type(TypeIndex::kSimpleQueue))) {
-    PyErr_SetString(PyExc_TypeError, "serve() takes a SimpleQueue, two AtomicInt64, a callable or None, an AtomicInt64, and seconds or None");
+  if (nargs != 6 || !PyObject_TypeCheck(args[0], state->type(TypeIndex::kSimpleQueue)) || !is_private_queue(args[0])) {
+    PyErr_SetString(PyExc_TypeError,
+                    "serve() takes a private SimpleQueue, two AtomicInt64, a callable or None, an AtomicInt64, and seconds or None");
     return nullptr;
   }
-  AtomicInt64* outstanding = atomic_of(state, args[1]);
-  AtomicInt64* busy = outstanding == nullptr ? nullptr : atomic_of(state, args[2]);
-  AtomicInt64* surplus = busy == nullptr ? nullptr : atomic_of(state, args[4]);
-  if (surplus == nullptr) return nullptr;
-  // Relaxed: it carries nothing; who raises it puts a True behind it for those who wait.
-  if (surplus->load(std::memory_order_relaxed) > 0) Py_RETURN_TRUE;
-  PyObject* const patience[] = {Py_True, args[5]};
-  PyObject* work = queue_get(args[0], patience, args[5] == Py_None ? 0 : 2, nullptr);
-  if (work == nullptr) return nullptr;
-  if (work == Py_None) {
-    Py_DECREF(work);
-    Py_RETURN_FALSE;
-  }
-  if (!PyObject_TypeCheck(work, state->type(TypeIndex::kFuture))) return work;
-  busy->store(1);
-  PyObject* result = nullptr;
-  // Asked now, not before the wait.
-  PyObject* caller = future_of(work)->context == nullptr ? Py_NewRef(Py_None) : Py_NewRef(future_of(work)->context);
-  PyObject* prepare = args[3] == Py_None ? Py_NewRef(Py_None) : PyObject_CallOneArg(args[3], caller);
-  Py_DECREF(caller);
-  PyObject* answer = prepare == nullptr ? nullptr : run(work, prepare, *outstanding);
-  Py_XDECREF(prepare);
-  busy->store(0);
-  if (answer == Py_True || answer == Py_False) {
-    result = Py_NewRef(Py_None);
-  } else if (answer != nullptr) {
-    result = PyTuple_Pack(2, work, answer);
-  }
-  Py_XDECREF(answer);
-  Py_DECREF(work);
+  Service service{.state = state,
+                  .queue = args[0],
+                  .outstanding = atomic_of(state, args[1]),
+                  .busy = nullptr,
+                  .surplus = nullptr,
+                  .idle = args[5],
+                  .contexts = {.preparation = args[3]}};
+  if (service.outstanding != nullptr) service.busy = atomic_of(state, args[2]);
+  if (service.busy != nullptr) service.surplus = atomic_of(state, args[4]);
+  if (service.surplus == nullptr) return nullptr;
+  PyObject* result = serve_some(service);
+  service.contexts.leave();
   return result;
 }
 
@@ -158,7 +239,7 @@ PyObject* call_items(PyObject* /*module*/, PyObject* const* args, Py_ssize_t nar
     good = call_item(contexts, args[0], item, args[2] == Py_True, values, failures);
     Py_DECREF(item);
   }
-  contexts.drop();
+  contexts.leave();
   PyObject* result = good && PyErr_Occurred() == nullptr ? PyTuple_Pack(2, values, failures) : nullptr;
   Py_XDECREF(values);
   Py_XDECREF(failures);
@@ -183,7 +264,11 @@ PyObject* future_run(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
   }
   const State* state = state_of(self);
   AtomicInt64* outstanding = state == nullptr ? nullptr : atomic_of(state, args[1]);
-  return outstanding == nullptr ? nullptr : run(self, args[0], *outstanding);
+  if (outstanding == nullptr) return nullptr;
+  Contexts contexts{.preparation = args[0]};
+  PyObject* answer = run(self, contexts, *outstanding);
+  contexts.leave();
+  return answer;
 }
 
 PyMethodDef future_functions[] = {
@@ -196,8 +281,8 @@ PyMethodDef future_functions[] = {
      "Each call is made in a copy of the context, or in prepare(context), a new one, where that is not None."},
     {"serve", as_method(serve), METH_FASTCALL,
      "serve(queue, outstanding, busy, preparation, surplus, idle, /)\n--\n\n"
-     "Takes the next thing out of the queue and, where it is a future with a call, has it run(preparation(context), outstanding);\n"
-     "busy is 1 meanwhile.\n\n"
+     "Takes the next thing out of the queue and, where it is a future with a call, has it run(preparation, outstanding); busy is 1\n"
+     "meanwhile. Then others that are there, some at a time.\n\n"
      "None: that was all. False: it was None. A pair: the future, and what its run() has given, where that was not a bool.\n"
      "True: surplus is above 0, and nothing was taken, or the thing was True. Anything else: the thing. Where nothing comes\n"
      "for idle seconds (None: for ever), queue.Empty is raised."},

@@ -36,7 +36,8 @@ struct JobSlot {
 static_assert(sizeof(JobSlot) == 16);
 
 // In front of the slots; behind them the offsets of the items' encodings from their first one (one more than there may be items), and
-// these. An open job (a stream's) is one whose items still come: slots behind `available` are not there yet.
+// these. The items of a range are not there, but made by who runs them. An open job (a stream's) is one whose items still come: slots
+// behind `available` are not there yet.
 struct alignas(64) JobHeader {
   std::atomic<std::uint64_t> cursor;     // the first item that no worker has set out to run
   std::atomic<std::uint32_t> is_closed;  // no item is to begin any more
@@ -50,14 +51,18 @@ struct alignas(64) JobHeader {
   std::uint32_t workers;               // that may work on it at a time
   std::uint64_t count;                 // items that there may be
   std::uint64_t room;                  // bytes for their encodings
+  std::int64_t start;                  // of a range, whose numbers the items are
+  std::int64_t step;
+  std::uint32_t is_range;  // 1: there is nothing behind the slots
 
   [[nodiscard]] JobSlot* slots() { return reinterpret_cast<JobSlot*>(this + 1); }
   [[nodiscard]] std::uint32_t* offsets() { return reinterpret_cast<std::uint32_t*>(slots() + count); }
   [[nodiscard]] std::byte* items() { return reinterpret_cast<std::byte*>(offsets() + count + 1); }
-  // Bytes of a job.
+  // Bytes of a job; of one of a range.
   [[nodiscard]] static std::size_t size_for(std::size_t count, std::size_t bytes) {
-    return sizeof(JobHeader) + count * sizeof(JobSlot) + (count + 1) * sizeof(std::uint32_t) + bytes;
+    return size_for(count) + (count + 1) * sizeof(std::uint32_t) + bytes;
   }
+  [[nodiscard]] static std::size_t size_for(std::size_t count) { return sizeof(JobHeader) + count * sizeof(JobSlot); }
 };
 static_assert(sizeof(JobHeader) == 128);
 

@@ -8,6 +8,7 @@
 #include "pace.hpp"
 #include "payload.hpp"
 #include "placement.hpp"
+#include "ranges.hpp"
 #include "state.hpp"
 
 namespace freethreading::binding {
@@ -24,13 +25,19 @@ struct Worker {
   OwnerId process;
   TermsObject* terms;
   PyObject* tasks;  // the channel
+  mutable Numbers numbers = {};  // items of a range
 };
 
 // The value of an item, or null with its exception set.
 PyObject* call_item(const Worker& worker, std::uint64_t index) {
   JobHeader* job = worker.job;
-  const std::uint32_t begin = job->offsets()[index];
-  PyObject* item = decode(job->items() + begin, job->offsets()[index + 1] - begin);
+  PyObject* item = nullptr;
+  if (job->is_range != 0) {
+    item = worker.numbers.make(Range{.start = job->start, .step = job->step}.at(index));
+  } else {
+    const std::uint32_t begin = job->offsets()[index];
+    item = decode(job->items() + begin, job->offsets()[index + 1] - begin);
+  }
   if (item == nullptr) return nullptr;
   PyObject* value = serve_call(worker.server, [&] { return call_with(worker.function, item, job->star != 0); });
   Py_DECREF(item);
@@ -187,7 +194,8 @@ PyObject* run_job(PyObject* module, PyObject* const* args, Py_ssize_t nargs) {
   Pace pace;
   Step step = worker.job->is_open.load() != 0 ? run_open(worker, pace) : run_stints(worker, pace);
   if (step == Step::kDone) step = run_rest(worker, pace);
-  worker.server.contexts.drop();
+  worker.server.contexts.leave();
+  worker.numbers.drop();
   if (step == Step::kForked) Py_RETURN_FALSE;
   if (step == Step::kError) return nullptr;
   if (step == Step::kYields) Py_RETURN_NONE;

@@ -12,6 +12,7 @@
 #include "collect.hpp"
 #include "freethreading/memory/session.hpp"
 #include "map_job.hpp"
+#include "ranges.hpp"
 
 namespace freethreading::binding {
 namespace {
@@ -73,11 +74,28 @@ PyObject* encode_all(PyTypeObject* type, State* state, PyObject* items, Encoded&
   if (outcome == Encoding::Outcome::kError || PyErr_Occurred() != nullptr) return nullptr;
   if (outcome == Encoding::Outcome::kNotNative) Py_RETURN_NONE;
   const std::size_t count = encoded.offsets.size() - 1;
-  PyObject* self = make_map_job(type, state, count, encoded.used, star, workers);
+  PyObject* self = make_map_job(type, state, count, JobHeader::size_for(count, encoded.used), workers);
   if (self == nullptr) return nullptr;
   JobHeader* header = job_of(self);
+  header->star = star ? 1 : 0;
   std::copy(encoded.offsets.begin(), encoded.offsets.end(), header->offsets());
   std::memcpy(header->items(), encoded.bytes.data(), encoded.used);
+  header->available.store(count);
+  header->is_telling.store(1);
+  return self;
+}
+
+// The job of a range; null without an error: its numbers are too large.
+PyObject* make_range_job(PyTypeObject* type, State* state, PyObject* object, std::uint32_t workers) {
+  Range range;
+  if (!read_range(object, &range)) return nullptr;
+  const auto count = static_cast<std::size_t>(range.count);
+  PyObject* self = make_map_job(type, state, count, JobHeader::size_for(count), workers);
+  if (self == nullptr) return nullptr;
+  JobHeader* header = job_of(self);
+  header->start = range.start;
+  header->step = range.step;
+  header->is_range = 1;
   header->available.store(count);
   header->is_telling.store(1);
   return self;
@@ -91,7 +109,12 @@ PyObject* job_encode(PyObject* type, PyObject* const* args, Py_ssize_t nargs) {
   }
   State* state = state_of_type(reinterpret_cast<PyTypeObject*>(type));
   const unsigned long workers = PyLong_AsUnsignedLong(args[2]);
-  PyObject* items = state == nullptr || PyErr_Occurred() != nullptr ? nullptr : PyObject_GetIter(args[0]);
+  if (state == nullptr || PyErr_Occurred() != nullptr) return nullptr;
+  if (PyRange_Check(args[0]) && args[1] != Py_True) {
+    PyObject* of_range = make_range_job(reinterpret_cast<PyTypeObject*>(type), state, args[0], static_cast<std::uint32_t>(workers));
+    if (of_range != nullptr || PyErr_Occurred() != nullptr) return of_range;
+  }
+  PyObject* items = PyObject_GetIter(args[0]);
   if (items == nullptr) return nullptr;
   auto* encoded = new (std::nothrow) Encoded();  // no destructor here: the items may be an iterator of the user's
   if (encoded == nullptr) {
@@ -166,6 +189,21 @@ PyObject* collect_in_order(PyObject* self, Py_ssize_t most, PyObject* failures) 
 PyObject* job_collect(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
   return collect(self, args, nargs, job_object(self)->low,
                  [self](Py_ssize_t most, PyObject* failures) { return collect_in_order(self, most, failures); });
+}
+
+PyObject* job_collect_into(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
+  return collect_into(self, args, nargs, [self](PyObject* values, Py_ssize_t at, PyObject* failures) -> Py_ssize_t {
+    std::uint64_t& low = job_object(self)->low;
+    const std::uint64_t available = available_of(self);
+    while (low < available && at < PyList_GET_SIZE(values) && JobSlot::is_done(head_of(self, low))) {
+      bool done = true;
+      PyObject* value = outcome_of(self, low, head_of(self, low), &done);
+      if (value == nullptr) return PyErr_Occurred() == nullptr ? at : -1;
+      ++low;
+      if (!place_outcome(values, failures, at++, value, done)) return -1;
+    }
+    return at;
+  });
 }
 
 PyObject* job_collect_any(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
@@ -324,6 +362,10 @@ PyMethodDef methods[] = {
     {"collect", as_method(job_collect), METH_FASTCALL,
      "collect($self, most=sys.maxsize, /)\n--\n\n"
      "What has become known in order: the first index, the values, and where among them exceptions stand."},
+    {"collect_into", as_method(job_collect_into), METH_FASTCALL,
+     "collect_into($self, values, at, /)\n--\n\n"
+     "As collect(), into a list from its index `at` on: how many, and where in the list exceptions stand. The list is nobody\n"
+     "else's; jobs may be collected into different parts of it at a time."},
     {"collect_any", as_method(job_collect_any), METH_FASTCALL,
      "collect_any($self, most=sys.maxsize, /)\n--\n\n"
      "As collect(), in any order; the index says nothing. A job is collected either way, not both ways."},
@@ -365,8 +407,8 @@ PyType_Spec spec = {"freethreading._core.MapJob", sizeof(JobObject), 0,
 
 }  // namespace
 
-PyObject* make_map_job(PyTypeObject* type, State* state, std::size_t count, std::size_t bytes, bool star, std::uint32_t workers) {
-  PyObject* args = Py_BuildValue("(n)", static_cast<Py_ssize_t>(JobHeader::size_for(count, bytes)));
+PyObject* make_map_job(PyTypeObject* type, State* state, std::size_t count, std::size_t size, std::uint32_t workers) {
+  PyObject* args = Py_BuildValue("(n)", static_cast<Py_ssize_t>(size));
   PyObject* kwargs = Py_BuildValue("{s:O}", "shared", Py_True);
   auto* buffer_type = reinterpret_cast<PyObject*>(state->type(TypeIndex::kSharedBuffer));
   PyObject* buffer = args == nullptr || kwargs == nullptr ? nullptr : PyObject_Call(buffer_type, args, kwargs);
@@ -382,8 +424,6 @@ PyObject* make_map_job(PyTypeObject* type, State* state, std::size_t count, std:
   job_object(self)->process = Place::private_memory().self();
   JobHeader* header = job_of(self);
   header->count = count;
-  header->room = bytes;
-  header->star = star ? 1 : 0;
   header->workers = workers;
   if (job_object(self)->sent == nullptr) Py_CLEAR(self);
   return self;

@@ -23,8 +23,8 @@ struct JobObject {
 inline JobObject* job_object(PyObject* self) { return reinterpret_cast<JobObject*>(self); }
 inline JobHeader* job_of(PyObject* self) { return job_of(*body_of<SharedBuffer>(job_object(self)->buffer)); }
 
-// A MapJob for so many items, whose encodings have so many bytes, in memory of zeros. Null: an error is set.
-PyObject* make_map_job(PyTypeObject* type, State* state, std::size_t count, std::size_t bytes, bool star, std::uint32_t workers);
+// A MapJob for so many items in so many bytes of zeros (JobHeader::size_for()). Null: an error is set.
+PyObject* make_map_job(PyTypeObject* type, State* state, std::size_t count, std::size_t size, std::uint32_t workers);
 
 // It takes no more items.
 void seal(PyObject* self);

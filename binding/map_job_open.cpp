@@ -64,8 +64,11 @@ PyObject* job_open(PyObject* type, PyObject* const* args, Py_ssize_t nargs) {
     PyErr_SetString(PyExc_ValueError, "open() takes numbers below 2**32");
     return nullptr;
   }
-  PyObject* self = make_map_job(reinterpret_cast<PyTypeObject*>(type), state, count, room, false, static_cast<std::uint32_t>(workers));
-  if (self != nullptr) job_of(self)->is_open.store(1);
+  PyObject* self = make_map_job(reinterpret_cast<PyTypeObject*>(type), state, count, JobHeader::size_for(count, room),
+                                static_cast<std::uint32_t>(workers));
+  if (self == nullptr) return nullptr;
+  job_of(self)->room = room;
+  job_of(self)->is_open.store(1);
   return self;
 }
 

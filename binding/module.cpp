@@ -33,6 +33,8 @@ int execute(PyObject* module) {
       add_calls,
       add_map_job,
       add_thread_job,
+      add_submitter,
+      add_forked_memory,
       add_worker_terms,
       add_taker,
   };

@@ -165,12 +165,12 @@ bool put_message(PyObject* self, const Message& message, Deadline deadline) {
   return outcome == QueueOutcome::kDone || put_later(self, message, deadline, outcome);
 }
 
-PyObject* put_item(PyObject* self, PyObject* item, Deadline deadline) {
+PyObject* put_item(PyObject* self, PyObject* item, Deadline deadline, Waking waking = Waking::kAtOnce) {
   if (is_private_queue(self)) {
     // The queue's reference first: once the item is in, another thread may take it and drop its own.
     const auto word = reinterpret_cast<std::uintptr_t>(Py_NewRef(item));
     hand_over_value(item);
-    const QueueOutcome outcome = queue_of(self).try_put_word(place_of(self), kReference, word);
+    const QueueOutcome outcome = queue_of(self).try_put_word(place_of(self), kReference, word, waking);
     if (outcome == QueueOutcome::kDone || put_later(self, message_of_reference(item), deadline, outcome)) Py_RETURN_NONE;
     Py_DECREF(item);
     return nullptr;
@@ -362,6 +362,10 @@ PyObject* queue_get(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyO
 }
 
 PyObject* queue_put_nowait(PyObject* self, PyObject* item) { return put_item(self, item, Deadline::immediate()); }
+
+PyObject* queue_put_lazily(PyObject* self, PyObject* item) {
+  return put_item(self, item, Deadline::immediate(), Waking::kLazily);
+}
 
 PyObject* queue_get_nowait(PyObject* self, PyObject* /*unused*/) { return get_item(self, Deadline::immediate()); }
 

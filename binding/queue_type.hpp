@@ -31,6 +31,8 @@ PyObject* queue_get(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyO
 PyObject* queue_put_many(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames);
 PyObject* queue_get_many(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* kwnames);
 PyObject* queue_put_nowait(PyObject* self, PyObject* item);
+// The same with Waking::kLazily. REQUIRES: a private queue with a sentry.
+PyObject* queue_put_lazily(PyObject* self, PyObject* item);
 PyObject* queue_get_nowait(PyObject* self, PyObject* unused);
 PyObject* queue_qsize(PyObject* self, PyObject* unused);
 PyObject* queue_empty(PyObject* self, PyObject* unused);

@@ -44,6 +44,8 @@ enum class TypeIndex : std::uint8_t {
   kThreadJob,
   kWorkerTerms,
   kTaker,
+  kListTaker,
+  kSubmitter,
   kCount,
 };
 
@@ -127,6 +129,8 @@ int add_future(PyObject* module, State* state);
 int add_calls(PyObject* module, State* state);
 int add_map_job(PyObject* module, State* state);
 int add_thread_job(PyObject* module, State* state);
+int add_submitter(PyObject* module, State* state);
+int add_forked_memory(PyObject* module, State* state);
 int add_worker_terms(PyObject* module, State* state);
 int add_taker(PyObject* module, State* state);
 int add_supervisor(PyObject* module, State* state);

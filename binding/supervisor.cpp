@@ -133,6 +133,18 @@ PyObject* supervisor_end_task(PyObject* self, PyObject* const* args, Py_ssize_t 
   Py_RETURN_NONE;
 }
 
+PyObject* supervisor_import_modules(PyObject* self, PyObject* descriptor) {
+  const long number = PyLong_AsLong(descriptor);
+  if (number == -1 && PyErr_Occurred() != nullptr) return nullptr;
+  core_of(self).import_modules(static_cast<int>(number));
+  Py_RETURN_NONE;
+}
+
+PyObject* supervisor_renew_zygote(PyObject* self, PyObject* /*unused*/) {
+  core_of(self).renew_zygote();
+  Py_RETURN_NONE;
+}
+
 PyObject* supervisor_stop(PyObject* self, PyObject* timeout) {
   Deadline deadline = Deadline::never();
   if (!deadline_of(timeout, Negative::kPassed, &deadline)) return nullptr;
@@ -187,10 +199,16 @@ PyMethodDef methods[] = {
      "Asks for a worker; as a standby, for the case that one of its crew dies and none is asked for. False: there is no\n"
      "supervisor, or it is gone."},
     {"withdraw", supervisor_withdraw, METH_O,
-     "withdraw($self, record, /)\n--\n\nA standby is not needed any more: it ends without having run, unless it was started."},
+     "withdraw($self, record, /)\n--\n\n"
+     "A worker that was asked for is not needed any more: it ends without having run, unless it has a process already."},
     {"end_task", as_method(supervisor_end_task), METH_FASTCALL,
      "end_task($self, record, tag, /)\n--\n\n"
      "Has the worker killed if it is in the task of that tag; its record says so then. It may come too early or too late."},
+    {"import_modules", supervisor_import_modules, METH_O,
+     "import_modules($self, description, /)\n--\n\n"
+     "Has workers that are asked for later begin with the modules that the file of this descriptor names (_zygote.py)."},
+    {"renew_zygote", supervisor_renew_zygote, METH_NOARGS,
+     "renew_zygote($self, /)\n--\n\nHas workers that are asked for later come from a new zygote, without the modules of this one."},
     {"stop", supervisor_stop, METH_O,
      "stop($self, timeout, /)\n--\n\nEnds it and all workers; waits timeout seconds for its end."},
     {"abandon", supervisor_abandon, METH_NOARGS, "abandon($self, /)\n--\n\nForgets it without touching it: in a forked child."},

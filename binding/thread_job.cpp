@@ -2,6 +2,7 @@
 // user's code.
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <new>
 #include <thread>
 #include <utility>
@@ -14,23 +15,30 @@
 #include "extend.hpp"
 #include "pace.hpp"
 #include "placement.hpp"
+#include "ranges.hpp"
 #include "state.hpp"
 
 namespace freethreading::binding {
 namespace {
 
-// The outcome of an item is in `value` once `state` says so.
-enum class ItemState : std::uint8_t { kOpen, kValue, kException };
+// What of one item is there: an object that it owns, and in the bits that an address does not use what that is.
+//
+//   kItem        the item: whoever takes it out runs it. Without an object: that of a range, or of an open job, none yet
+//   kNothing     it was taken out, or its outcome was
+//   kValue, kException   its outcome
+using Slot = std::atomic<std::uintptr_t>;
+enum Content : std::uintptr_t { kItem = 0, kNothing = 1, kValue = 2, kException = 3 };
+constexpr std::uintptr_t kContents = 3;
 
-struct Item {
-  std::atomic<PyObject*> item;  // owned; whoever takes it out runs it
-  PyObject* value;              // owned
-  std::atomic<ItemState> state;
-};
+std::uintptr_t word_of(PyObject* object, Content content) { return reinterpret_cast<std::uintptr_t>(object) | content; }
+PyObject* object_of(std::uintptr_t word) { return reinterpret_cast<PyObject*>(word & ~kContents); }
+Content content_of(std::uintptr_t word) { return static_cast<Content>(word & kContents); }
+bool is_outcome(std::uintptr_t word) { return (word & kValue) != 0; }
 
 struct ThreadJobObject {
   PyObject_HEAD
-  std::vector<Item>* items;
+  Slot* slots;
+  std::uint64_t count;
   std::uint64_t low;       // all before it are collected; in the critical section, as `had`
   std::vector<bool>* had;  // which were collected out of order; null: none
   std::atomic<std::uint64_t> cursor;
@@ -42,9 +50,7 @@ struct ThreadJobObject {
   std::atomic<bool> asked;  // somebody waits: whoever has done an item wipes it and tells
   bool star;
   bool is_stream;  // it was made open
-  bool is_range;   // the items are range(start, ..., step): each is made by the thread that runs it, None stands for it before
-  long long start;
-  long long step;
+  Range range;     // whose numbers the items are, where their slots have none
   std::uint32_t workers;
 };
 
@@ -59,25 +65,33 @@ void guarded(ThreadJobObject* job, Action action) {
   job->guard.store(false, std::memory_order_release);
 }
 
-// Runs it unless somebody has taken it.
-void run_item(ThreadJobObject* job, CallContexts& contexts, PyObject* function, std::uint64_t index) {
-  Item& entry = (*job->items)[index];
-  if (entry.item.load(std::memory_order_relaxed) == nullptr) return;
-  // sync: TAKE (acquire): the item; pairs with what made the job known to this thread
-  PyObject* item = entry.item.exchange(nullptr, std::memory_order_acq_rel);
-  if (item == nullptr) return;
-  if (job->is_range) {
-    Py_DECREF(item);
-    item = PyLong_FromLongLong(job->start + static_cast<long long>(index) * job->step);
+// How a worker calls the function.
+struct Caller {
+  CallContexts contexts;
+  PyObject* function;
+  Numbers numbers = {};  // items of a range
+
+  void leave() {
+    contexts.leave();
+    numbers.drop();
   }
-  PyObject* value = item == nullptr ? nullptr : contexts.run([&] { return call_with(function, item, job->star); });
+};
+
+// Runs it unless somebody has taken it.
+void run_item(ThreadJobObject* job, Caller& caller, std::uint64_t index) {
+  Slot& slot = job->slots[index];
+  std::uintptr_t word = slot.load(std::memory_order_relaxed);
+  // sync: TAKE (acquire): the item; pairs with what made the job known to this thread
+  if (content_of(word) != kItem || !slot.compare_exchange_strong(word, kNothing, std::memory_order_acq_rel)) return;
+  PyObject* item = object_of(word);
+  if (item == nullptr) item = caller.numbers.make(job->range.at(index));
+  PyObject* value = item == nullptr ? nullptr : caller.contexts.run([&] { return call_with(caller.function, item, job->star); });
   Py_XDECREF(item);
-  const bool done = value != nullptr;
-  entry.value = done ? value : take_exception();
-  hand_over_value(entry.value);
-  // sync: OUTCOME (release): the value; pairs with collect(). Sequentially consistent: who asks looks at the states behind that, this
-  // worker looks at `asked` behind this.
-  entry.state.store(done ? ItemState::kValue : ItemState::kException);
+  const Content content = value != nullptr ? kValue : kException;
+  if (value == nullptr) value = take_exception();
+  hand_over_value(value);
+  // sync: OUTCOME (release): the value; pairs with collect(), and with look_around()
+  slot.store(word_of(value, content), std::memory_order_release);
 }
 
 // What run() says.
@@ -89,6 +103,8 @@ enum class Ran : long {
 
 // kLeft: neither.
 Ran look_around(ThreadJobObject* job, Pace& pace) {
+  // Who asks looks at the states behind that, this worker looks at `asked` behind their stores.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
   if (job->asked.load() && job->asked.exchange(false)) return Ran::kAsked;
   return pace.is_due() ? Ran::kDue : Ran::kLeft;
 }
@@ -102,7 +118,7 @@ Ran look_behind_item(ThreadJobObject* job, Pace& pace, const AtomicInt64* surplu
 
 // Takes items of an open job one by one, so that none waits for another that its worker has set out to run. kLeft: there are none,
 // and this worker counts as a helper no more.
-Ran run_open(ThreadJobObject* job, CallContexts& contexts, PyObject* function, Pace& pace, const AtomicInt64* surplus) {
+Ran run_open(ThreadJobObject* job, Caller& caller, Pace& pace, const AtomicInt64* surplus) {
   const auto has_items = [job] { return job->cursor.load() < job->available.load() || !job->is_open.load(); };
   for (;;) {
     while (!job->is_closed.load(std::memory_order_relaxed)) {
@@ -113,7 +129,7 @@ Ran run_open(ThreadJobObject* job, CallContexts& contexts, PyObject* function, P
         continue;
       }
       if (!job->cursor.compare_exchange_weak(index, index + 1)) continue;
-      run_item(job, contexts, function, index);
+      run_item(job, caller, index);
       const Ran ran = look_behind_item(job, pace, surplus);
       if (ran != Ran::kLeft) return ran;
     }
@@ -125,8 +141,8 @@ Ran run_open(ThreadJobObject* job, CallContexts& contexts, PyObject* function, P
 }
 
 // The same of a job whose items are all there, of which a worker sets out to run some at a time.
-Ran run_all(ThreadJobObject* job, CallContexts& contexts, PyObject* function, Pace& pace, const AtomicInt64* surplus) {
-  const std::uint64_t count = job->items->size();
+Ran run_all(ThreadJobObject* job, Caller& caller, Pace& pace, const AtomicInt64* surplus) {
+  const std::uint64_t count = job->count;
   Ran ran = Ran::kLeft;
   bool goes_on = true;
   while (goes_on && ran == Ran::kLeft && !job->is_closed.load()) {
@@ -134,7 +150,7 @@ Ran run_all(ThreadJobObject* job, CallContexts& contexts, PyObject* function, Pa
     goes_on = first < count;
     const std::uint64_t end = std::min(first + pace.items(), count);
     for (std::uint64_t i = first; i < end && ran == Ran::kLeft && !job->is_closed.load(std::memory_order_relaxed); ++i) {
-      run_item(job, contexts, function, i);
+      run_item(job, caller, i);
       // Relaxed: it carries nothing.
       if (surplus != nullptr && surplus->load(std::memory_order_relaxed) > 0) ran = Ran::kDue;
     }
@@ -144,8 +160,8 @@ Ran run_all(ThreadJobObject* job, CallContexts& contexts, PyObject* function, Pa
   // What others have set out to run and not begun, their last first.
   for (std::uint64_t i = count;
        !goes_on && ran == Ran::kLeft && i-- != 0 && !job->is_closed.load(std::memory_order_relaxed);) {
-    if ((*job->items)[i].item.load(std::memory_order_relaxed) == nullptr) continue;
-    run_item(job, contexts, function, i);
+    if (content_of(job->slots[i].load(std::memory_order_relaxed)) != kItem) continue;
+    run_item(job, caller, i);
     ran = look_behind_item(job, pace, surplus);
   }
   return job->is_closed.load() ? Ran::kLeft : ran;
@@ -161,11 +177,11 @@ PyObject* job_run(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
     return nullptr;
   }
   ThreadJobObject* job = job_of(self);
-  CallContexts contexts{args[1], args[2]};
+  Caller caller{.contexts = {.base = args[1], .prepare = args[2]}, .function = args[0]};
   Pace pace;
   const AtomicInt64* surplus = args[3] == Py_None ? nullptr : body_of<AtomicInt64>(args[3]);
-  const Ran ran = job->is_stream ? run_open(job, contexts, args[0], pace, surplus) : run_all(job, contexts, args[0], pace, surplus);
-  contexts.drop();
+  const Ran ran = job->is_stream ? run_open(job, caller, pace, surplus) : run_all(job, caller, pace, surplus);
+  caller.leave();
   return PyLong_FromLong(static_cast<long>(ran));
 }
 
@@ -177,9 +193,9 @@ Taken append(PyObject* self, PyObject* item) {
   Taken taken = Taken::kFull;
   guarded(job, [&] {
     const std::uint64_t index = job->available.load(std::memory_order_relaxed);  // relaxed: the guard's
-    if (index == job->items->size()) job->is_open.store(false);
+    if (index == job->count) job->is_open.store(false);
     if (!job->is_open.load()) return;
-    (*job->items)[index].item.store(kept, std::memory_order_relaxed);  // relaxed: `available` publishes it
+    job->slots[index].store(word_of(kept, kItem), std::memory_order_relaxed);  // relaxed: `available` publishes it
     // Sequentially consistent: a worker that leaves looks here behind its leave of `helpers`.
     job->available.store(index + 1);
     taken = Taken::kDone;
@@ -206,29 +222,39 @@ PyObject* job_ask(PyObject* self, PyObject* /*unused*/) {
 
 // Takes an item's outcome, if it is known. 1: done. 0: it is not. -1: an error is set.
 int collect_item(ThreadJobObject* job, std::uint64_t index, PyObject* values, PyObject* failures) {
-  Item& entry = (*job->items)[index];
-  // sync: OUTCOME: the value; pairs with run_item(). Sequentially consistent: see there
-  const ItemState state = entry.state.load();
-  if (state == ItemState::kOpen) return 0;
-  if (!append_outcome(values, failures, entry.value, state == ItemState::kValue)) return -1;
-  Py_CLEAR(entry.value);
+  Slot& slot = job->slots[index];
+  // sync: OUTCOME: the value; pairs with run_item(). Sequentially consistent: see look_around()
+  const std::uintptr_t word = slot.load();
+  if (!is_outcome(word)) return 0;
+  if (!append_outcome(values, failures, object_of(word), content_of(word) == kValue)) return -1;
+  slot.store(kNothing, std::memory_order_relaxed);  // nobody else looks at it any more
+  Py_DECREF(object_of(word));
   return 1;
+}
+
+// The end of the outcomes that are known behind the last one collected, `most` of them.
+std::uint64_t known_in_order(const ThreadJobObject* job, std::uint64_t most) {
+  const std::uint64_t end = job->available.load();
+  std::uint64_t known = job->low;
+  // sync: OUTCOME: the value; pairs with run_item(). Sequentially consistent: see look_around()
+  while (known < end && known - job->low < most && is_outcome(job->slots[known].load())) ++known;
+  return known;
+}
+
+// Puts the first one that was not collected at its place in the list, which has room. False: an error is set.
+bool collect_next(ThreadJobObject* job, PyObject* values, Py_ssize_t at, PyObject* failures) {
+  Slot& slot = job->slots[job->low++];
+  const std::uintptr_t word = slot.load(std::memory_order_relaxed);  // known_in_order() has looked
+  slot.store(kNothing, std::memory_order_relaxed);                   // nobody else looks at it any more
+  return place_outcome(values, failures, at, object_of(word), content_of(word) == kValue);
 }
 
 // The values of a new list; null: an error is set. Those behind the last one collected, up to the first that is not known.
 PyObject* collect_in_order(ThreadJobObject* job, Py_ssize_t most, PyObject* failures) {
-  const std::uint64_t first = job->low;
-  const std::uint64_t available = job->available.load();
-  const auto room = static_cast<std::uint64_t>(most);
-  std::uint64_t end = first;
-  // sync: OUTCOME: the value; pairs with run_item(). Sequentially consistent: see there
-  while (end < available && end - first < room && (*job->items)[end].state.load() != ItemState::kOpen) ++end;
-  PyObject* values = PyList_New(static_cast<Py_ssize_t>(end - first));
-  for (; values != nullptr && job->low < end; ++job->low) {
-    Item& entry = (*job->items)[job->low];
-    const bool done = entry.state.load(std::memory_order_relaxed) == ItemState::kValue;  // relaxed: it was read above
-    const auto at = static_cast<Py_ssize_t>(job->low - first);
-    if (!place_outcome(values, failures, at, std::exchange(entry.value, nullptr), done)) Py_CLEAR(values);
+  const std::uint64_t end = known_in_order(job, static_cast<std::uint64_t>(most));
+  PyObject* values = PyList_New(static_cast<Py_ssize_t>(end - job->low));
+  for (Py_ssize_t at = 0; values != nullptr && job->low < end; ++at) {
+    if (!collect_next(job, values, at, failures)) Py_CLEAR(values);
   }
   return values;
 }
@@ -239,10 +265,20 @@ PyObject* job_collect(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
                  [job](Py_ssize_t most, PyObject* failures) { return collect_in_order(job, most, failures); });
 }
 
+PyObject* job_collect_into(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
+  ThreadJobObject* job = job_of(self);
+  return collect_into(self, args, nargs, [job](PyObject* values, Py_ssize_t at, PyObject* failures) {
+    const std::uint64_t end = known_in_order(job, static_cast<std::uint64_t>(PyList_GET_SIZE(values) - at));
+    bool good = true;
+    while (good && job->low < end) good = collect_next(job, values, at++, failures);
+    return good ? at : -1;
+  });
+}
+
 PyObject* job_collect_any(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
   ThreadJobObject* job = job_of(self);
   return collect(self, args, nargs, job->low, [job](Py_ssize_t most, PyObject* failures) {
-    if (job->had == nullptr) job->had = new std::vector<bool>(job->items->size());
+    if (job->had == nullptr) job->had = new std::vector<bool>(job->count);
     return collect_known(job->low, job->available.load(), *job->had, most,
                          [&](std::uint64_t index, PyObject* values) { return collect_item(job, index, values, failures); });
   });
@@ -264,13 +300,16 @@ PyObject* job_withdraw(PyObject* self, PyObject* const* args, Py_ssize_t nargs) 
     job->is_closed.store(true);
     job->is_open.store(false);
   });
-  for (Item& entry : *job->items) {
-    PyObject* item = entry.item.exchange(nullptr);
-    if (item == nullptr) continue;
-    good = PyList_Append(dropped, item) == 0 && good;
-    Py_DECREF(item);
-    entry.value = Py_NewRef(args[1]);
-    entry.state.store(ItemState::kException, std::memory_order_release);
+  const std::uint64_t available = job->available.load();
+  for (std::uint64_t i = 0; i < available; ++i) {
+    Slot& slot = job->slots[i];
+    std::uintptr_t word = slot.load(std::memory_order_relaxed);
+    if (content_of(word) != kItem || !slot.compare_exchange_strong(word, kNothing)) continue;
+    if (PyObject* item = object_of(word); item != nullptr) {
+      good = PyList_Append(dropped, item) == 0 && good;
+      Py_DECREF(item);
+    }
+    slot.store(word_of(Py_NewRef(args[1]), kException), std::memory_order_release);
   }
   Py_END_CRITICAL_SECTION();
   Py_DECREF(dropped);
@@ -299,36 +338,23 @@ PyObject* make_job(PyTypeObject* type, std::size_t count, std::uint32_t workers)
   if (self == nullptr) return nullptr;
   ThreadJobObject* job = job_of(self);
   job->workers = workers;
-  job->items = new std::vector<Item>(count);
+  job->slots = static_cast<Slot*>(std::calloc(std::max<std::size_t>(count, 1), sizeof(Slot)));
+  if (job->slots == nullptr) {
+    Py_DECREF(self);
+    return PyErr_NoMemory();
+  }
+  job->count = count;
   return self;
 }
 
-// A range's attribute. False: an error is set.
-bool number_of(PyObject* range, const char* name, long long* number) {
-  PyObject* value = PyObject_GetAttrString(range, name);
-  *number = value == nullptr ? 0 : PyLong_AsLongLong(value);
-  Py_XDECREF(value);
-  return PyErr_Occurred() == nullptr;
-}
-
-// The job of a range, whose items are all between two numbers that long long has; null without an error: they are not.
-PyObject* make_range_job(PyTypeObject* type, PyObject* range, std::uint32_t workers) {
-  long long start = 0;
-  long long stop = 0;
-  long long step = 0;
-  const Py_ssize_t count = PyObject_Size(range);
-  if (count < 0 || !number_of(range, "start", &start) || !number_of(range, "stop", &stop) || !number_of(range, "step", &step)) {
-    if (PyErr_ExceptionMatches(PyExc_OverflowError) != 0) PyErr_Clear();
-    return nullptr;
-  }
-  PyObject* self = make_job(type, static_cast<std::size_t>(count), workers);
+// The job of a range; null without an error: its numbers are too large.
+PyObject* make_range_job(PyTypeObject* type, PyObject* object, std::uint32_t workers) {
+  Range range;
+  if (!read_range(object, &range)) return nullptr;
+  PyObject* self = make_job(type, static_cast<std::size_t>(range.count), workers);
   if (self == nullptr) return nullptr;
-  ThreadJobObject* job = job_of(self);
-  job->is_range = true;
-  job->start = start;
-  job->step = step;
-  for (Item& entry : *job->items) entry.item.store(Py_NewRef(Py_None), std::memory_order_relaxed);  // nobody else has it yet
-  job->available.store(static_cast<std::uint64_t>(count));
+  job_of(self)->range = range;
+  job_of(self)->available.store(static_cast<std::uint64_t>(range.count));
   return self;
 }
 
@@ -343,7 +369,9 @@ PyObject* job_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
     PyObject* of_range = make_range_job(type, values[0], static_cast<std::uint32_t>(workers));
     if (of_range != nullptr || PyErr_Occurred() != nullptr) return of_range;
   }
+  // Of a tuple it has its own references, of another sequence those of a new tuple.
   PyObject* all = PySequence_Tuple(values[0]);
+  const bool is_new = all != values[0];
   const auto count = static_cast<std::size_t>(all == nullptr ? 0 : PyTuple_GET_SIZE(all));
   PyObject* self = all == nullptr ? nullptr : make_job(type, count, static_cast<std::uint32_t>(workers));
   if (self == nullptr) {
@@ -353,9 +381,15 @@ PyObject* job_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   ThreadJobObject* job = job_of(self);
   job->star = values[1] == Py_True;
   for (std::size_t i = 0; i < count; ++i) {
-    PyObject* item = Py_NewRef(PyTuple_GET_ITEM(all, static_cast<Py_ssize_t>(i)));
+    const auto at = static_cast<Py_ssize_t>(i);
+    PyObject* item = PyTuple_GET_ITEM(all, at);
+    if (is_new) {
+      PyTuple_SET_ITEM(all, at, nullptr);
+    } else {
+      Py_INCREF(item);
+    }
     hand_over_value(item);  // the thread that runs it gives it up
-    (*job->items)[i].item.store(item, std::memory_order_relaxed);  // nobody else has the job yet
+    job->slots[i].store(word_of(item, kItem), std::memory_order_relaxed);  // nobody else has the job yet
   }
   job->available.store(count);
   Py_DECREF(all);
@@ -379,22 +413,19 @@ PyObject* job_open(PyObject* type, PyObject* const* args, Py_ssize_t nargs) {
   return self;
 }
 
+// Before `low` there is nothing: all was collected.
 int job_traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
-  if (job_of(self)->items == nullptr) return 0;
-  for (Item& entry : *job_of(self)->items) {
-    Py_VISIT(entry.item.load(std::memory_order_relaxed));  // the collector has stopped all other threads, or holds the GIL
-    Py_VISIT(entry.value);
+  const ThreadJobObject* job = job_of(self);
+  for (std::uint64_t i = job->low; i < job->count; ++i) {
+    Py_VISIT(object_of(job->slots[i].load(std::memory_order_relaxed)));  // the collector has stopped all other threads, or has the GIL
   }
   return 0;
 }
 
 int job_clear(PyObject* self) {
-  if (job_of(self)->items == nullptr) return 0;
-  for (Item& entry : *job_of(self)->items) {
-    Py_XDECREF(entry.item.exchange(nullptr));
-    Py_CLEAR(entry.value);
-  }
+  const ThreadJobObject* job = job_of(self);
+  for (std::uint64_t i = job->low; i < job->count; ++i) Py_XDECREF(object_of(job->slots[i].exchange(kNothing)));
   return 0;
 }
 
@@ -402,7 +433,7 @@ void job_dealloc(PyObject* self) {
   PyTypeObject* type = Py_TYPE(self);
   PyObject_GC_UnTrack(self);
   job_clear(self);
-  delete job_of(self)->items;
+  std::free(job_of(self)->slots);
   delete job_of(self)->had;
   type->tp_free(self);
   Py_DECREF(type);
@@ -424,6 +455,10 @@ PyMethodDef methods[] = {
     {"collect", as_method(job_collect), METH_FASTCALL,
      "collect($self, most=sys.maxsize, /)\n--\n\n"
      "What has become known in order: the first index, the values, and where among them exceptions stand."},
+    {"collect_into", as_method(job_collect_into), METH_FASTCALL,
+     "collect_into($self, values, at, /)\n--\n\n"
+     "As collect(), into a list from its index `at` on: how many, and where in the list exceptions stand. The list is nobody\n"
+     "else's; jobs may be collected into different parts of it at a time."},
     {"collect_any", as_method(job_collect_any), METH_FASTCALL,
      "collect_any($self, most=sys.maxsize, /)\n--\n\n"
      "As collect(), in any order; the index says nothing. A job is collected either way, not both ways."},

@@ -53,8 +53,10 @@ int set_item(PyObject* self, PyObject* value, void* /*closure*/) {
   return 0;
 }
 
-// crew and memory_limit are written before the start only.
+// crew, beside and memory_limit are written before the start only.
 PyObject* get_crew(PyObject* self, void* /*closure*/) { return PyLong_FromUnsignedLongLong(record(self).crew); }
+
+PyObject* get_beside(PyObject* self, void* /*closure*/) { return PyLong_FromUnsignedLongLong(record(self).beside); }
 
 PyObject* get_memory_limit(PyObject* self, void* /*closure*/) { return PyLong_FromUnsignedLongLong(record(self).memory_limit); }
 
@@ -194,6 +196,8 @@ PyGetSetDef attributes[] = {
     {"task_tag", get_tag, nullptr, "That message's tag.", nullptr},
     {"item", get_item, set_item, "The index in that message of what the worker runs now.", nullptr},
     {"crew", get_crew, set_number<&WorkerRecord::crew>, "Which workers it belongs to; 0: none. Set before its start.", nullptr},
+    {"beside", get_beside, set_number<&WorkerRecord::beside>,
+     "Of a standby: how many others of its crew there are. Set before it is asked for.", nullptr},
     {"memory_limit", get_memory_limit, set_number<&WorkerRecord::memory_limit>,
      "Bytes; beyond twice that it is killed in the middle of a task; 0: never. Set before its start.", nullptr},
     {"excess", get_excess, nullptr, "Bytes that it had when it was killed for that; 0: it was not.", nullptr},

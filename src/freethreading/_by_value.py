@@ -160,6 +160,7 @@ class ByValuePickler(_Pickler):
         self._view = view
         self._closure_cells: set[int] = set()
         self._ordinary: set[type] = set()  # types that need nothing special
+        self.modules: dict[str, None] = {}  # that the receiver imports for what goes by name, in order
 
     def dump(self, obj: object) -> None:
         try:
@@ -174,6 +175,9 @@ class ByValuePickler(_Pickler):
             return NotImplemented
         if isinstance(obj, types.FunctionType):
             return self._reduce_function(obj)
+        if kind is types.BuiltinFunctionType:
+            self.modules[obj.__module__ or "builtins"] = None
+            return NotImplemented
         if issubclass(kind, type):
             return self._reduce_class(obj)
         if kind is _LruCache:
@@ -210,9 +214,10 @@ class ByValuePickler(_Pickler):
 
     def _reduce_function(self, func: types.FunctionType) -> Reduced:
         named = self._goes_by_name(func)
-        if named or (
-            named is None and (_is_its_modules(func) or cloudpickle._should_pickle_by_reference(func))
-        ):
+        if named:
+            return NotImplemented
+        if named is None and (_is_its_modules(func) or cloudpickle._should_pickle_by_reference(func)):
+            self.modules[func.__module__] = None
             return NotImplemented
         if _is_singledispatch(func):
             registry: Any = func.registry  # type: ignore[attr-defined]
@@ -239,6 +244,7 @@ class ByValuePickler(_Pickler):
             return NotImplemented
         if named is None:
             if _is_its_modules(cls):
+                self.modules[cls.__module__] = None
                 return NotImplemented
             if type(cls).__name__ == "PyCArrayType" and type(cls).__module__ == "_ctypes":
                 return operator.mul, (cls._type_, cls._length_)  # ctypes makes these, and no module has them
@@ -275,6 +281,7 @@ class ByValuePickler(_Pickler):
 
     def _reduce_module(self, module: types.ModuleType) -> Reduced:
         if loaded(module.__name__) is module or module is loaded("__main__"):
+            self.modules[module.__name__] = None
             return import_or_explain, (module.__name__,)
         return NotImplemented
 

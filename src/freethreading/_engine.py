@@ -13,30 +13,27 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from freethreading._backend import backend_of_workers
 from freethreading._futures import ChunkSink, FutureSink, PoolFuture
+from freethreading._items import (
+    CALL as CALL,
+    CLOSED as CLOSED,
+    JOIN as JOIN,
+    ONE as ONE,
+    OPEN as OPEN,
+    STAR as STAR,
+    TERMINATED as TERMINATED,
+    EngineClosedError as EngineClosedError,
+    Outcome as Outcome,
+    call_item as call_item,
+)
 
 if TYPE_CHECKING:
     from freethreading._map_job import JobFlight
     from freethreading._stream import Stream
-
-# How a task's items become calls of its function.
-CALL = 1  # one item, (args, kwargs): function(*args, **kwargs)
-ONE = 2  # each item: function(item)
-STAR = 3  # each item: function(*item)
-JOIN = 4  # of a thread engine: work on a map's job; items has its flight
-
-# An engine's states; they only grow.
-OPEN = 0
-CLOSED = 1  # takes no more; what it has been given is done
-TERMINATED = 2  # takes no more; what it has been given fails
-
-# (True, the value) or (False, the exception)
-Outcome = tuple[bool, Any]
 
 
 class Sink(Protocol):
@@ -87,8 +84,7 @@ class Task:
         self.context = copy_context() if context is None else context
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """What an engine is asked to be. `lasting`: at the program's end its work is completed, not dropped."""
 
     workers: int
@@ -109,6 +105,8 @@ class Engine:
     """Base of the engines. Methods may be called from any thread, also from a sink; `abandon` also from a
     finaliser."""
 
+    # Where it is not None, give(function, args, kwargs) is submit_call() of these alone; None: this time it is not.
+    give: Callable[..., PoolFuture[Any] | None] | None = None
     exit_grace = 0.1  # seconds that the program's end waits for the workers of one that is not lasting
 
     def __init__(self, options: Options) -> None:
@@ -152,6 +150,11 @@ class Engine:
     def end_call(self, future: PoolFuture[Any]) -> None:
         """Has the worker that runs this call end, and the call be cancelled. Waits for nobody. Does nothing where workers
         are threads, or none runs it.
+        """
+
+    def end_map(self, sink: Sink) -> None:
+        """Nobody wants what is left of this sink's map, whose jobs are cancelled: its chunks that have not begun are taken
+        back, and workers that run some of it end. Nothing happens where these are threads, or in a forked child.
         """
 
     def carries(self, function: Callable[..., Any]) -> bool:
@@ -315,10 +318,6 @@ class Engine:
             report_exception()
 
 
-class EngineClosedError(RuntimeError):
-    """A task was given to an engine that takes no more; pool and executor say it in their own words."""
-
-
 def leaving() -> bool:
     """Whether this process is at its end, and has ended its engines."""
     return _left_pid == os.getpid()
@@ -339,20 +338,6 @@ def report(error: BaseException) -> None:
     """Reports it as a thread's uncaught exception."""
     fields = (type(error), error, error.__traceback__, threading.current_thread())
     threading.excepthook(threading.ExceptHookArgs(fields))
-
-
-def call_item(kind: int, function: Callable[..., Any], item: Any) -> Outcome:
-    """Runs one item. Every exception is an outcome, SystemExit and KeyboardInterrupt as well."""
-    try:
-        if kind == ONE:
-            return True, function(item)
-        if kind == STAR:
-            return True, function(*item)
-        return True, function(*item[0], **item[1])
-    except BaseException as error:
-        # Without this frame, the traceback begins in the user's code and keeps nothing of ours alive.
-        trace = error.__traceback__
-        return False, error.with_traceback(trace.tb_next if trace is not None else None)
 
 
 def make_engine(options: Options) -> Engine:

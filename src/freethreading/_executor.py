@@ -95,8 +95,12 @@ class WorkerPoolExecutor(Executor):
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Schedules ``fn(*args, **kwargs)``. What pickling it raises is the future's exception."""
+        engine = self._engine
+        give = engine.give
+        if give is not None and (future := give(fn, args, kwargs)) is not None:
+            return future
         try:
-            return self._engine.submit_call(fn, args, kwargs)
+            return engine.submit_call(fn, args, kwargs)
         except EngineClosedError:
             raise _closed_error() from None
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import Any, cast
 
-from freethreading import _main_module, _serialize
+from freethreading import _imports, _main_module, _serialize
 from freethreading._contexts import MAIN_NAMES, Sender
 from freethreading._core import decode_value
 from freethreading._engine import Outcome, Task
@@ -21,6 +21,7 @@ class PreparedFunction:
     __slots__ = ("data", "function", "kept")
 
     def __init__(self, function: Callable[..., Any]) -> None:
+        _imports.learn(function)
         packed = _serialize.dumps(function, where="func")
         self.function = function
         self.data = packed.data
@@ -37,7 +38,19 @@ class Flight:
     them.
     """
 
-    __slots__ = ("arrived", "begun", "first", "frames", "kept", "length", "number", "task", "unsent")
+    __slots__ = (
+        "arrived",
+        "begun",
+        "first",
+        "frames",
+        "is_cancelled",
+        "kept",
+        "length",
+        "number",
+        "sequence",
+        "task",
+        "unsent",
+    )
 
     def __init__(
         self,
@@ -59,6 +72,8 @@ class Flight:
         self.unsent = unsent  # why an item could not be pickled
         self.arrived = 0  # outcomes that came; a worker publishes them in order
         self.begun: bool | None = None
+        self.sequence = 0  # its message's number in the channel; 0: it was not sent
+        self.is_cancelled = False  # what a dead worker leaves of it does not fly again
 
     def begin(self) -> bool:
         """Whether the task still wants to run; asks its sink once."""
@@ -93,6 +108,7 @@ def pack_call(
     sender: Sender,
 ) -> tuple[bytes, list[object], list[memoryview]]:
     """The payload of a CALL, what it refers to, and the buffers beside it. Raises what pickling it raises."""
+    _imports.learn(function)
     difference, shared = sender.pack(context)
     call = (function, args, kwargs, difference) if difference else (function, args, kwargs)
     where = ("func", "args", "kwargs", "context")[: len(call)]

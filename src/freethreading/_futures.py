@@ -49,7 +49,7 @@ class PoolFuture(NativeFuture, Future[T]):
         if owner is not None:
             self._owner = owner
         if listener is not None:
-            self.add_done_callback(listener)
+            self.listen(listener)
 
     def cancel_or_end(self) -> None:
         """cancel(), and where a process runs the call already, it is ended: then it is cancelled a moment later."""
@@ -369,9 +369,15 @@ async def until_done(listen: Callable[[Callable[[Any], object]], object]) -> Non
         if not waiter.done():
             waiter.set_result(None)
 
+    here = threading.get_ident()
+
     def tell(_: Any) -> None:
+        if here == threading.get_ident():  # at once: the loop is in this step, and need not be woken
+            loop.call_soon(settle)
+            return
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle)
 
     listen(tell)
+    here = 0
     await waiter

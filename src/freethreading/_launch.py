@@ -11,16 +11,16 @@ import multiprocessing.context as _context
 import os
 import pickle
 import signal
-import sys
 from contextvars import Context
 from multiprocessing import util as _util
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from freethreading import _main_module, _serialize, _supervisor
+from freethreading import _imports, _main_module, _serialize, _supervisor
 from freethreading._contexts import Sender
 from freethreading._core import WorkerRecord
 from freethreading._frames import pack
 from freethreading._loaded import loaded, look_up
+from freethreading._surroundings import Surroundings, surroundings
 
 if TYPE_CHECKING:
     from freethreading._core import Channel
@@ -37,10 +37,7 @@ class Preparation(TypedDict):
 
     main: _main_module.Plan
     process: dict[str, Any]  # _FacadeProcess.description()
-    environ: dict[bytes, bytes]
-    folder: str | None  # None: it is gone; the worker stays where it is
-    path: list[str]
-    argv: list[str]
+    here: Surroundings
     start_method: str | None
     log_level: int | None  # of multiprocessing's logger, where that goes to standard error
     descriptors: list[str]  # names of those that come first: "stdout", "stderr", "tracker"
@@ -63,7 +60,8 @@ class Station(NamedTuple):
     queues: tuple[Channel, ...]  # whose receivers its end wakes
     crew: int  # which workers it belongs to
     max_memory: int | None  # bytes
-    is_standby: bool  # it is started only where one of its crew dies and no other one is asked for
+    # Not None: a standby, started only where one of its crew dies and no other one is asked for; how many others there are.
+    beside: int | None = None
 
 
 inherited: list[int] = []  # in a worker: the descriptors of its arguments
@@ -91,6 +89,8 @@ class Popen:
         # Before anything is pickled: from here on, what this process defines goes to workers.
         plan = _main_module.plan()
         packed = self._pickle(facade, call, context if context is not None else Context())
+        if station is None:
+            _imports.learn(facade, call[0])
         # What the call refers to lives here until the worker has ended, so that the worker finds it whenever it comes to
         # unpickle: shared objects, and multiprocessing's locks and queues, which go with the last reference here.
         self._kept: list[object] = [*packed.shared, call if _MULTIPROCESSING in packed.data else None]
@@ -103,9 +103,10 @@ class Popen:
         if station is not None:
             self.record.set_queues(*station.queues)
             self.record.crew = station.crew
+            self.record.beside = station.beside or 0
             self.record.memory_limit = station.max_memory or 0
         self.record.set_payload(pack([preparation, packed.data]))
-        is_standby = station is not None and station.is_standby
+        is_standby = station is not None and station.beside is not None
         _supervisor.request(self.record, [*first, *self._descriptors], is_standby)
 
     def _pickle(
@@ -211,18 +212,11 @@ class Popen:
 
 
 def _preparation(body: _FacadeProcess, plan: _main_module.Plan, names: list[str]) -> Preparation:
-    try:
-        folder: str | None = os.getcwd()
-    except FileNotFoundError:
-        folder = None
     logging = _util._log_to_stderr and _util._logger is not None  # type: ignore[attr-defined]
     return Preparation(
         main=plan,
         process=body.description(),
-        environ=body.environ(),
-        folder=folder,
-        path=list(sys.path),
-        argv=list(sys.argv),
+        here=surroundings(body.environ()),
         start_method=_context._default_context.get_start_method(allow_none=True),
         log_level=_util._logger.getEffectiveLevel() if logging else None,  # type: ignore[attr-defined]
         descriptors=names,

@@ -2,7 +2,7 @@
 
 The Publisher (in the program) appends to a BlobLog what a payload needs and the log has not got: a global is sent
 when it is first needed and again when the program binds its name to another object, never otherwise. The Subscriber
-(in each worker) applies the log to the worker's own ``__main__`` up to the version that a payload names.
+(in each worker, _main_versions) applies the log to the worker's own ``__main__`` up to the version that a payload names.
 
 An entry is three pickles: its heading (names, those that could not be sent and why, the entries that nobody needs any
 more), the shared objects that it holds, and one stream of pickles, a value a name, with one memo: what two globals share
@@ -19,20 +19,17 @@ import pickle
 import threading
 from typing import Any
 
-from freethreading import _core
+from freethreading import _core, _imports
 from freethreading._by_value import PROTOCOL, ByValuePickler
 from freethreading._capture import Capture
 from freethreading._culprit import translated
 from freethreading._loaded import look_up
-from freethreading._unsent import Unsent
+from freethreading._main_versions import MISSING as _MISSING, Heading
 
-_MISSING: Any = object()
 _MAX_KNOWN = 256
 _MAX_INSIDE = 4096  # bytes of a stream that the log keeps for good
 
 Needs = tuple[tuple[str, ...], tuple[str, ...]]
-# Names, and why others could not be sent.
-Heading = tuple[list[str], dict[str, str]]
 # The newest version that a payload needs, and the shared objects that its receiver may meet in the log up to there.
 Required = tuple[int, tuple[object, ...]]
 
@@ -60,10 +57,10 @@ class _Published:
 class Publisher:
     """The program's side. Thread-safe; no lock is held while objects are pickled, which runs the user's code."""
 
-    def __init__(self, namespace: dict[str, Any], only: frozenset[str] | None) -> None:
+    def __init__(self, namespace: dict[str, Any], only: frozenset[str] | None, log: _core.BlobLog) -> None:
         self.namespace = namespace
         self.only = only  # the names that go by value; None: all
-        self.log = _core.BlobLog()
+        self.log = log
         self._published = _Published()  # replaced as a whole, so that readers need no lock
         self._guard = threading.Lock()
         # What a payload with these needs depends on in the end, as it was when nothing of it was missing.
@@ -105,6 +102,7 @@ class Publisher:
                         self._known[named, used] = required, batch.seen()
                 return required
             heading, shared, stream = batch.entry(named)
+            _imports.name_them(batch.modules)
             apart = len(stream) > _MAX_INSIDE
             if apart:
                 buffer = _core.SharedBuffer(len(stream), shared=True)
@@ -164,6 +162,7 @@ class _Batch:
         self._published = published
         self._seen: set[str] = set()
         self._current: dict[str, None] = {}
+        self.modules: dict[str, None] = {}  # that the receiver imports for these values
 
     def uses(self, names: tuple[str, ...]) -> None:
         if self._only is not None:
@@ -233,84 +232,6 @@ class _Batch:
                 pickler.dump(self.values[name])
                 self.used_by[name] = tuple(self._current)
                 names.append(name)
+        self.modules = pickler.modules
         reasons = {n: f"it did not pickle ({e})" for n, e in self.failures.items()}
         return (names, reasons), self.capture.shared, stream.getvalue()
-
-
-class Subscriber:
-    """A worker's side: its persistent ``__main__`` and how far the log has been applied to it."""
-
-    def __init__(self, namespace: dict[str, Any], handle: bytes) -> None:
-        self.namespace = namespace
-        self.handle = handle
-        self.version = 0
-        self._log = _core.BlobLog.open(handle)
-        self.installed: dict[str, Any] = {}
-        self._held: dict[
-            int, list[object]
-        ] = {}  # the shared objects of entries that are not superseded, by number
-        self._guard = threading.RLock()  # rebuilding an object may load another
-
-    def after_fork_in_child(self) -> None:
-        self._guard = threading.RLock()  # another thread of the parent may have held it
-
-    def update_to(self, version: int) -> None:
-        if version <= self.version:
-            return
-        with self._guard:
-            found: list[tuple[int, io.BytesIO, Heading]] = []
-            dropped: set[int] = set()
-            for number, entry in self._log.read_after(self.version):
-                if number > version:
-                    break
-                stream = io.BytesIO(entry)
-                names, reasons, gone = pickle.load(stream)
-                dropped.update(gone)
-                found.append((number, stream, (names, reasons)))
-            for number, stream, heading in found:
-                if number in dropped:
-                    self._skip(heading)
-                else:
-                    self._apply(number, stream, heading)
-                self.version = number
-            for number in dropped:
-                self._held.pop(number, None)
-
-    def shared(self) -> list[object]:
-        """What a payload of this process keeps alive, as the program's do."""
-        return [obj for held in list(self._held.values()) for obj in held]
-
-    def _skip(self, heading: Heading) -> None:
-        # All its names come again; what stands under them now is older than the program's first value.
-        names, reasons = heading
-        for name in (*names, *reasons):
-            if name in self.namespace:
-                self.installed.setdefault(name, _MISSING)
-
-    def _apply(self, number: int, stream: io.BytesIO, heading: Heading) -> None:
-        names, reasons = heading
-        for name, reason in reasons.items():
-            self._install(name, Unsent(name, reason))
-        apart, handles = pickle.load(stream)
-        held = [_core.open_handle(handle) for handle in handles]
-        if held:
-            self._held[number] = held
-        if apart:
-            stream = io.BytesIO(memoryview(held[-1]))
-        unpickler = pickle.Unpickler(stream)
-        broken: str | None = None
-        for name in names:
-            value: Any = None
-            if broken is None:
-                try:
-                    value = unpickler.load()
-                except Exception as error:  # the stream's memo is torn: what follows is lost too
-                    broken = f"it could not be rebuilt here ({type(error).__name__}: {error})"
-            self._install(name, value if broken is None else Unsent(name, broken))
-
-    def _install(self, name: str, value: Any) -> None:
-        # What the worker has set itself, such as a pool's initializer, stays until the program changes its own.
-        if name in self.namespace and name not in self.installed:
-            self.installed[name] = _MISSING
-            return
-        self.installed[name] = self.namespace[name] = value

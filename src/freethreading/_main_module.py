@@ -24,13 +24,14 @@ import struct
 import sys
 import threading
 import types
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from freethreading import _core
 from freethreading._loaded import loaded, look_up
 
 if TYPE_CHECKING:
-    from freethreading._main_definitions import Publisher, Subscriber
+    from freethreading._main_definitions import Publisher
+    from freethreading._main_versions import Subscriber
 
 Plan = dict[str, Any]
 
@@ -48,6 +49,10 @@ class _State:
         self.guard = threading.RLock()
         self.main: types.ModuleType | None = None  # the one that kind was found out for
         self.plan: Plan | None = None
+        self.log: _core.BlobLog | None = (
+            None  # of this process's definitions; opened before there is a publisher
+        )
+        self.logged: dict[str, Any] | None = None  # the namespace that they are in
         self.publisher: Publisher | None = None
         self.subscriber: Subscriber | None = None
 
@@ -97,18 +102,26 @@ def plan() -> Plan:
     main = sys.modules["__main__"]
     sys.modules.setdefault(RUN_NAME, main)  # results may name it so
     if sent_names() != frozenset():
-        found["log"] = publisher().log.handle
+        with _state.guard:
+            found["log"] = _log_of(main).handle
     return found
 
 
+def _log_of(main: types.ModuleType) -> _core.BlobLog:
+    # Under the guard.
+    if _state.log is None or _state.logged is not main.__dict__:
+        _state.log, _state.logged = _core.BlobLog(), main.__dict__
+    return _state.log
+
+
 def publisher() -> Publisher:
-    """The log of this process's definitions, opened when first needed."""
+    """What writes the log of this process's definitions, made when first needed."""
     with _state.guard:
         main = sys.modules["__main__"]
         if _state.publisher is None or _state.publisher.namespace is not main.__dict__:
             from freethreading._main_definitions import Publisher
 
-            _state.publisher = Publisher(main.__dict__, sent_names())
+            _state.publisher = Publisher(main.__dict__, sent_names(), _log_of(main))
         return _state.publisher
 
 
@@ -119,7 +132,7 @@ def version() -> int:
 
 def publishes() -> bool:
     """Whether definitions made in this process go to workers: not in a worker that has none of its own."""
-    return _state.subscriber is None or _state.publisher is not None
+    return _state.subscriber is None or _state.log is not None
 
 
 def subscriber() -> Subscriber | None:
@@ -150,10 +163,16 @@ def install(how: Plan) -> None:
     subscribe(how)
 
 
+def expect(how: Plan) -> None:
+    """In the zygote: imports what subscribe() needs in workers of such a program, where they have a log."""
+    if look_up(how, "guarded") != frozenset():
+        importlib.import_module("freethreading._main_versions")
+
+
 def subscribe(how: Plan) -> None:
     """Has this process's ``__main__``, which is what the plan says already, filled from the plan's log."""
     if "log" in how:
-        from freethreading._main_definitions import Subscriber
+        from freethreading._main_versions import Subscriber
 
         _state.subscriber = Subscriber(sys.modules["__main__"].__dict__, how["log"])
 
@@ -201,13 +220,14 @@ def _find_out(main: types.ModuleType) -> Plan:
     by_value: Plan = {"kind": "value"}
     if not isinstance(file, str):
         return by_value
-    path = Path(file).absolute()
-    by_value["file"] = str(path)
+    path = os.path.abspath(file)
+    by_value["file"] = path
     # After the file of "python -i", or of IPython's %run, comes a prompt in the same module.
     if sys.flags.interactive or hasattr(sys, "ps1") or hasattr(builtins, "__IPYTHON__"):
         return by_value
     try:
-        source = path.read_bytes()
+        with open(path, "rb") as opened:
+            source = opened.read()
     except OSError:
         return by_value
     if b"__name__" not in source:
@@ -220,7 +240,7 @@ def _find_out(main: types.ModuleType) -> Plan:
     plan: Plan = {"guarded": bound.names, "definitions": bound.definitions}
     spec = getattr(main, "__spec__", None)
     if spec is None:
-        return {**plan, "kind": "path", "path": str(path)}
+        return {**plan, "kind": "path", "path": path}
     # A package's __main__.py is seldom meant to be imported, guard or not.
     name: str = spec.name
     if name == "__main__" or name.endswith(".__main__"):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from freethreading._core import MapJob, Taker, handle_of
+from freethreading._core import ListTaker, MapJob, handle_of
 from freethreading._flight import describe_call
 from freethreading._frames import pack, pack_number
 from freethreading._futures import raise_failure, until_done
@@ -40,8 +40,19 @@ class Job(Protocol):
     @property
     def is_complete(self) -> bool: ...
     def collect(self, most: int = ..., /) -> tuple[int, list[Any], list[int]]: ...
+    def collect_into(self, values: list[Any], at: int, /) -> tuple[int, list[int]]: ...
     def withdraw(self, running: bool, error: BaseException, /) -> None: ...
     def ask(self) -> None: ...
+
+
+class ListSink:
+    """Base of a sink that has a list for the outcomes: a job puts them there, each at its item's index."""
+
+    into: list[Any]
+
+    def note_placed(self, count: int, failures: list[int]) -> None:
+        """So many more are there; at the indices in `failures` they are exceptions."""
+        raise NotImplementedError
 
 
 J = TypeVar("J", bound=Job)
@@ -58,6 +69,9 @@ class JobFlight(Generic[J]):
         self.function = function
         self.sink = sink
         self.first = first  # its first item's index in the sink
+        self._list_sink = sink if isinstance(sink, ListSink) else None
+        self._into = [] if self._list_sink is None else self._list_sink.into
+        self._placed = 0  # outcomes that it has put there
         self._lock = threading.RLock()  # an RLock: a callback of the sink's may come back here
         self._is_news = False
         self.is_withdrawn: bool = False
@@ -88,16 +102,25 @@ class JobFlight(Generic[J]):
         while self._is_news and self._lock.acquire(blocking=False):
             try:
                 self._is_news = False
-                first, values, failures = self._collect_from_job(most)
+                self._collect_some(most)
                 has_collected = True
-                if values:
-                    self.sink.deliver_values(self.first + first, values, failures)
             finally:
                 self._lock.release()
         if has_collected and self.on_complete is not None and self.job.is_complete:
             on_complete, self.on_complete = self.on_complete, None
             if on_complete is not None:  # else another thread was faster
                 on_complete()
+
+    def _collect_some(self, most: int) -> None:
+        if self._list_sink is not None:
+            count, failures = self.job.collect_into(self._into, self.first + self._placed)
+            self._placed += count
+            if count:
+                self._list_sink.note_placed(count, failures)
+            return
+        first, values, failures = self._collect_from_job(most)
+        if values:
+            self.sink.deliver_values(self.first + first, values, failures)
 
     def _collect_from_job(self, most: int) -> tuple[int, list[Any], list[int]]:
         return self.job.collect(most)
@@ -193,7 +216,8 @@ class Gathered:
     cancellable = True
 
     def __init__(self, length: int) -> None:
-        self.ready: collections.deque[Any] = collections.deque()  # in order: values, and Failures
+        # In order: lists of values, and of Failures; none is empty. Who takes a value takes it out of its list.
+        self.ready: collections.deque[list[Any]] = collections.deque()
         self.condition: threading.Condition = threading.Condition(threading.Lock())
         self._missing = length  # outcomes not yet in `ready`; written under the condition, as what follows
         self._listeners: list[Callable[[Any], object]] = []
@@ -214,12 +238,11 @@ class Gathered:
             values[index] = Failure(values[index])
         with self.condition:
             if not self._is_closed:
-                self.ready.extend(values)
+                self.ready.append(values)
             # Behind them: who finds nothing missing, and nothing ready, has had all.
             self._missing -= len(values)
             listeners, self._listeners = self._listeners, []
             self.condition.notify_all()
-        values.clear()  # a consumer that drops a result shall not find it kept by the worker
         for listener in listeners:
             listener(self)
 
@@ -255,7 +278,7 @@ class Gathered:
                 listener(self)
 
 
-class JobResults(Taker, Iterator[Any]):
+class JobResults(ListTaker, Iterator[Any]):
     """Iterates over the results of an executor's map(), with ``for`` or with ``async for``.
 
     It ends with the first call that raises (but for `return_exceptions`), and when it is closed or dropped: calls that have
@@ -264,7 +287,6 @@ class JobResults(Taker, Iterator[Any]):
 
     _engine: weakref.ref[Engine]
     _gathered: Gathered
-    _ready: collections.deque[Any]
     _flight: JobFlight[Any]
     _deadline: float | None
     _return_exceptions: bool
@@ -278,10 +300,9 @@ class JobResults(Taker, Iterator[Any]):
         return_exceptions: bool,
     ) -> JobResults:
         """Over what is gathered of the flight."""
-        self = super().__new__(cls, gathered.ready.popleft, Failure)
+        self = super().__new__(cls, gathered.ready, Failure)
         self._engine = engine
         self._gathered = gathered
-        self._ready = gathered.ready
         self._flight = flight
         self._deadline = deadline
         self._return_exceptions = return_exceptions
@@ -294,7 +315,7 @@ class JobResults(Taker, Iterator[Any]):
         import asyncio
 
         gathered = self._gathered
-        while not self._ready and not gathered.is_over():
+        while not self._has_values and not gathered.is_over():
             self._flight.ask()
             # A task that is cancelled here may go on with the iteration.
             with contextlib.suppress(asyncio.TimeoutError):
@@ -310,6 +331,7 @@ class JobResults(Taker, Iterator[Any]):
         if not self._gathered.is_over():
             self._flight.cancel()
         self._gathered.close()
+        self._drop_list()
 
     async def aclose(self) -> None:
         """close(), for those who close an asynchronous iterator."""
@@ -319,27 +341,20 @@ class JobResults(Taker, Iterator[Any]):
         if hasattr(self, "_return_exceptions"):
             self.close()
 
-    # What next() of Taker calls is _wait(None) and _failed().
+    # What next() of ListTaker calls is _wait(None) and _failed().
 
-    def _wait(self, _: None) -> Any:
-        while True:
-            try:
-                return self._ready.popleft()
-            except IndexError:
-                if not self._wait_for_one():
-                    raise StopIteration from None
-
-    def _wait_for_one(self) -> bool:
-        # Until there is an outcome. False: there will be none.
+    def _wait(self, _: None) -> None:
+        # Until there is an outcome, or none will come.
         engine = self._engine()
         if engine is not None and engine.inherited:
             engine.refuse_inherited()
         pumping = engine is not None and engine.pumping()
         gathered = self._gathered
         try:
-            while not self._ready:
+            while not self._has_values:
                 if gathered.is_over():
-                    return bool(self._ready)
+                    self._look_behind_the_end()
+                    return
                 self._check_time()
                 if pumping and engine is not None:
                     engine.pump()
@@ -348,7 +363,11 @@ class JobResults(Taker, Iterator[Any]):
         except BaseException:
             self.close()
             raise
-        return True
+
+    def _look_behind_the_end(self) -> None:
+        # The last ones were there before it was known that there will be no more.
+        if not self._has_values:
+            raise StopIteration
 
     def _await_news(self) -> None:
         # Workers tell by themselves, but for one that is in a long item. Who looks by himself has the results of short ones
@@ -356,12 +375,12 @@ class JobResults(Taker, Iterator[Any]):
         gathered = self._gathered
         for _ in range(LOOKS):
             self._flight.collect()
-            if self._ready or gathered.is_over():
+            if self._has_values or gathered.is_over():
                 return
             time.sleep(LOOK_SECONDS)
         remaining = self._remaining()
         gathered.wait(TELLING_SECONDS if remaining is None else min(TELLING_SECONDS, remaining))
-        if not self._ready and not gathered.is_over():
+        if not self._has_values and not gathered.is_over():
             self._flight.ask()
             remaining = self._remaining()
             # Not for ever: who closes it (in a finaliser) wakes nobody who is just about to sleep.
@@ -371,7 +390,7 @@ class JobResults(Taker, Iterator[Any]):
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def _check_time(self) -> None:
-        if not self._ready and not self._gathered.is_over() and self._remaining() == 0.0:
+        if not self._has_values and not self._gathered.is_over() and self._remaining() == 0.0:
             from freethreading._exceptions import TaskTimeoutError  # expensive to import
 
             self.close()

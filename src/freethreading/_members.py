@@ -14,14 +14,14 @@ from freethreading import _serialize, _supervisor
 from freethreading._core import AtomicInt64, Channel
 from freethreading._cpus import share_of
 from freethreading._engine import Options
-from freethreading._exceptions import WorkerLostError
 from freethreading._launch import Station
 from freethreading._pool_worker import serve
 from freethreading._process_worker import PoolProcess
 
 # How long a terminated worker may take to end before it is killed.
 TERMINATE_SECONDS = 1.0
-# WorkerRecord.state: from here on it has ended.
+# WorkerRecord.state: from here on it has its process, or has ended; from here on it has ended.
+RUNNING = 2
 EXITED = 3
 # WorkerRecord.leaving: why a worker leaves of its own accord.
 SURPLUS = 1
@@ -84,6 +84,8 @@ class Member:
 
     def lost_error(self, task: str) -> BaseException:
         """What a task fails with that went with it."""
+        from freethreading._exceptions import WorkerLostError  # expensive to import
+
         process, reason = self.process, None
         if excess := process.record.excess:
             reason = (
@@ -142,7 +144,7 @@ class Crew:
 
     def start(self, options: Options, args: tuple[Any, ...], queues: tuple[Channel, ...]) -> None:
         """Starts a worker; see start_member(). Raises what that raises."""
-        station = Station(queues, self._number, options.max_memory, is_standby=False)
+        station = Station(queues, self._number, options.max_memory)
         self._members.append(start_member(next(self._numbers), options, args, station))
         self._changed = time.monotonic()
 
@@ -158,7 +160,8 @@ class Crew:
         self._changed = now
         if not all(member.ready for member in self._members):
             return
-        station = Station(queues, self._number, options.max_memory, is_standby=True)
+        beside = sum(member.process.record.leaving not in (SURPLUS, IDLE) for member in self._members)
+        station = Station(queues, self._number, options.max_memory, beside)
         # Where the system has too little of something, it is tried again.
         with contextlib.suppress(OSError, MemoryError):
             self._standby = start_member(next(self._numbers), options, args(), station)
@@ -181,13 +184,14 @@ class Crew:
             _supervisor.withdraw(standby.process.record)
             self._members.append(standby)
 
-    def at(self, number: int, taken: int) -> Member | None:
-        """Who has noted the message of that number as one of the first `taken`: its taker, until that takes another."""
+    def at(self, number: int, taken: int) -> list[Member]:
+        """Who has noted a message of that number as one of the first `taken`: its taker, until that takes another."""
+        found: list[Member] = []
         for member in self._members:
             record = member.process.record
             if 0 < record.task_sequence <= taken and record.task_tag == number:
-                return member
-        return None
+                found.append(member)
+        return found
 
     def one_is_ready(self) -> None:
         """The initializer of a worker is done."""
@@ -217,6 +221,9 @@ class Crew:
     def terminate(self) -> None:
         """Tells all to end."""
         self.dismiss_standby()
+        for member in self._members:
+            if member.process.record.state < RUNNING:  # it may wait for an import
+                _supervisor.withdraw(member.process.record)
         for member in self._members:
             member.process.terminate()
 

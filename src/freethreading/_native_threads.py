@@ -12,8 +12,8 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import threading
 from collections.abc import Generator, Mapping
-from pathlib import Path
 from typing import Any
 
 from freethreading._cpus import usable_cpus, worker_share
@@ -51,19 +51,27 @@ def _variables(threads: int) -> dict[bytes, bytes]:
 
 @contextlib.contextmanager
 def single() -> Generator[None, None, None]:
-    """In the zygote: what is imported here starts no threads, and can be forked; workers have theirs by settle()."""
+    """In the zygote: what is imported here leaves no threads, and can be forked; workers have theirs by settle()."""
     global _controller
-    if importlib.util.find_spec("threadpoolctl") is None or any(name in os.environ for name in NAMES):
+    if importlib.util.find_spec("threadpoolctl") is None:
         yield
         return
-    os.environ.update(dict.fromkeys(NAMES, "1"))
+    own: dict[str, str] = {} if any(name in os.environ for name in NAMES) else dict.fromkeys(NAMES, "1")
+    os.environ.update(own)
     try:
         yield
     finally:
-        for name in NAMES:
+        for name in own:
             os.environ.pop(name, None)
-    if any(name in Path("/proc/self/maps").read_bytes() for name in LIBRARIES):
+    with open("/proc/self/maps", "rb") as file:
+        maps = file.read()
+    if any(name in maps for name in LIBRARIES):
         _controller = importlib.import_module("threadpoolctl").ThreadpoolController()
+        if (
+            threading.active_count() == 1
+        ):  # else they may be at work; and this process is not fit to be forked
+            for library in _controller.lib_controllers:
+                _end_idle_threads(library)
 
 
 def settle(environ: Mapping[bytes, bytes]) -> None:
@@ -74,4 +82,14 @@ def settle(environ: Mapping[bytes, bytes]) -> None:
         own = f"{library.internal_api.upper()}_NUM_THREADS"
         values = [look_up(environ, name.encode(), b"") for name in (own, NAMES[0])]
         threads = next((int(value) for value in values if value.isdigit()), usable_cpus())
-        library.set_num_threads(threads)
+        if library.get_num_threads() != threads:
+            library.set_num_threads(threads)
+            _end_idle_threads(library)
+
+
+def _end_idle_threads(library: Any) -> None:
+    # OpenBLAS starts its threads here, and each keeps a CPU busy for some milliseconds waiting for work. Ended in this way,
+    # as it does itself before a fork, they start with the first work that there is for them.
+    shutdown = getattr(library.dynlib, "blas_thread_shutdown_", None)
+    if library.internal_api == "openblas" and shutdown is not None:
+        shutdown()

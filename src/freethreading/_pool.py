@@ -8,21 +8,16 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import copy_context
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from freethreading._backend import backend_of_workers
 from freethreading._cpus import cpu_share
-from freethreading._engine import (
-    ONE,
-    STAR,
-    TERMINATED,
-    Engine,
-    EngineClosedError,
-    Options,
-    Task,
-    make_engine,
-)
-from freethreading._imap import Feed, ResultIterator
-from freethreading._results import AsyncResult, Callback, CallResult, MapResult, ToldResult
+from freethreading._items import ONE, STAR, TERMINATED, EngineClosedError
+
+if TYPE_CHECKING:  # else imported where a pool needs them: the first one's zygote boots meanwhile
+    from freethreading._engine import Engine, Task
+    from freethreading._imap import Feed, ResultIterator
+    from freethreading._results import AsyncResult, Callback, MapResult
 
 # A pool's states, by multiprocessing's names. The engine closes later than its pool where inputs are still being read.
 RUN = "RUN"
@@ -89,6 +84,14 @@ def check_initializer(initializer: object) -> None:
         raise TypeError("initializer must be a callable")
 
 
+def _prepare_start() -> None:
+    # Where workers are processes: what they are made of boots while the engine is imported. Not at the interpreter's end.
+    if backend_of_workers() and threading.main_thread().is_alive():
+        from freethreading._process_worker import prepare_start
+
+        prepare_start()
+
+
 class WorkerPool:
     """A pool of workers: threads, or processes, as the back end chosen when it is made.
 
@@ -128,15 +131,21 @@ class WorkerPool:
     ) -> None:
         count = check_count("workers", workers)
         check_initializer(initializer)
+        idle = check_idle_timeout(idle_timeout)
+        memory = check_max_memory(max_memory_per_child)
+        arguments = tuple(initargs)
         self._feeds: set[Feed] = set()  # inputs of imap that have not ended; guarded by _lock
         self._lock = threading.RLock()
+        _prepare_start()
+        from freethreading._engine import Options, make_engine
+
         self._engine: Engine = make_engine(
             Options(
                 count,
                 initializer,
-                tuple(initargs),
-                idle_timeout=check_idle_timeout(idle_timeout),
-                max_memory=check_max_memory(max_memory_per_child),
+                arguments,
+                idle_timeout=idle,
+                max_memory=memory,
                 cpus=cpu_share(),
                 eager=True,
                 lasting=False,
@@ -146,6 +155,9 @@ class WorkerPool:
 
     def apply(self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> Any:
         """``func(*args, **kwds)`` in a worker; waits for it."""
+        give = self._engine.give if self._state == RUN else None
+        if give is not None and (future := give(func, tuple(args), dict(kwds))) is not None:
+            return future.result()
         self._check_running()
         try:
             return self._engine.submit_call(func, tuple(args), dict(kwds)).result()
@@ -161,6 +173,8 @@ class WorkerPool:
         error_callback: Callback | None = None,
     ) -> AsyncResult:
         """Like apply(), without waiting. A callback gets the value, or the exception, before the result is ready."""
+        from freethreading._results import CallResult, ToldResult
+
         self._check_running()
         check_callbacks(callback, error_callback)
         told = None
@@ -372,6 +386,9 @@ class WorkerPool:
         callback: Callback | None = None,
         error_callback: Callback | None = None,
     ) -> MapResult:
+        from freethreading._engine import Task
+        from freethreading._results import MapResult
+
         self._check_running()
         items: Sequence[Any] = iterable if isinstance(iterable, (list, tuple, range)) else list(iterable)
         if chunksize is not None and check_chunksize(chunksize) < 1:
@@ -418,6 +435,8 @@ class WorkerPool:
         return_exceptions: bool,
         ordered: bool,
     ) -> ResultIterator:
+        from freethreading._imap import Feed, ResultIterator
+
         self._check_running()
         if check_chunksize(chunksize) < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize}")

@@ -22,9 +22,9 @@ from freethreading._core import (
     runs_user_code,
     serve_calls,
 )
-from freethreading._engine import CALL, Outcome, call_item
 from freethreading._exceptions import ShutDown
 from freethreading._frames import ERROR, JOB, READY, START_FAILED, UNSENT, VALUE, pack, unpack, unpack_number
+from freethreading._items import CALL, Outcome, call_item
 from freethreading._loaded import loaded, look_up
 from freethreading._worker_process import current_record, leave, take_interrupts
 

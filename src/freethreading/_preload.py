@@ -18,9 +18,10 @@ def set_preload(modules: Iterable[str]) -> None:
     Workers start with them, in a few milliseconds, and share their memory until they write to it. To be called before the
     program's first process worker; the last call counts. Threads share all modules anyway: there it does nothing.
 
-    The main module needs no mention: it is imported so wherever it can be. A module that fails to import, takes longer than
-    ten seconds for it, starts a thread, sets a signal handler or opens a socket is left out: a worker that needs it imports
-    it for itself. (NumPy's BLAS starts threads where threadpoolctl is not installed.)
+    Seldom needed: the main module is imported so wherever it can be, and so is the module of each function that workers are
+    given, with the first call. This is for what they would import later, by themselves. A module that fails to import,
+    takes longer than ten seconds, starts a thread, sets a signal handler or opens a socket is left out: who needs it then
+    imports it for himself. (NumPy's BLAS starts threads where threadpoolctl is not installed.)
 
     Raises TypeError and ValueError for what cannot be a module's name, ModuleNotFoundError where there is no such module or
     package, RuntimeError once there are process workers. As :func:`multiprocessing.set_forkserver_preload`.

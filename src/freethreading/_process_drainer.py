@@ -7,15 +7,15 @@ docs/design/engine.md, docs/design/calls.md.
 from __future__ import annotations
 
 import collections
-import dataclasses
 import multiprocessing.util
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextvars import Context, copy_context
 from typing import Any
 
-from freethreading import _main_module
+from freethreading import _imports, _main_module
 from freethreading._contexts import Sender
 from freethreading._core import BlobLog, Block, Calls, Channel, handing, handle_of, private_memory
 from freethreading._engine import (
@@ -36,6 +36,7 @@ from freethreading._futures import FutureSink, PoolFuture
 from freethreading._loaded import look_up
 from freethreading._map_job import SharedFlight
 from freethreading._members import IDLE, Crew, Member, pack_setup
+from freethreading._process_worker import prepare_start
 from freethreading._threads import Thread
 
 # A worker's exit wakes the drainer; the supervisor's does not, nor an answer that nobody waits for: how long it sleeps until
@@ -44,10 +45,24 @@ POLL_SECONDS = 0.2
 IDLE_POLL_SECONDS = 1.0
 # The same while there is a call to be ended.
 ENDING_POLL_SECONDS = 0.005
+# How long a pool waits for its first call before it starts its workers: they begin with the modules that it needs.
+GRACE_SECONDS = 0.25
 # Results that are handed out before the drainer looks at its workers again.
 BURST = 256
 
 _hooked_pid = 0
+
+
+class EndedWork:
+    """A flight or a job that is to end with the workers that have it."""
+
+    def __init__(self, number: int, there: Mapping[int, object]) -> None:
+        self._number = number
+        self._there = there
+
+    def done(self) -> bool:
+        """Whether it is no longer there."""
+        return self._number not in self._there
 
 
 class ProcessDrainer(Engine):
@@ -87,10 +102,16 @@ class ProcessDrainer(Engine):
         self._jobs: dict[int, SharedFlight] = {}
         self._backlog: collections.deque[Flight] = collections.deque()  # kept back: can be cancelled
         self._unpublished: collections.deque[tuple[Flight, BaseException]] = collections.deque()
-        self._ending: collections.deque[PoolFuture[Any]] = collections.deque()  # whose workers are to end
-        self._wanted = options.workers if options.eager else 0
+        # Whose workers are to end.
+        self._ending: collections.deque[PoolFuture[Any] | EndedWork] = collections.deque()
+        self._wanted = 0
+        # How many are wanted with the first call, and when at the latest.
+        self._at_first = options.workers if options.eager else 0
+        self._begins_by = time.monotonic() + GRACE_SECONDS
         self._poll = POLL_SECONDS
         super().__init__(options)
+        self._calls.gives(PoolFuture, self._reference)
+        self.give = self._calls.give
         _hook_multiprocessing()
         if options.eager:
             with self._lock:
@@ -100,6 +121,7 @@ class ProcessDrainer(Engine):
 
     def _enter_function(self, function: Callable[..., Any]) -> tuple[int, dict[str, Any], str] | None:
         # Its number in the log.
+        _imports.learn(function)
         found = named(function)
         return None if found is None else (self._functions.append(found[0]), *found[1:])
 
@@ -150,7 +172,7 @@ class ProcessDrainer(Engine):
         # Under the lock. Where there is no memory for it, the drainer fails it.
         self._flights[flight.number] = flight
         try:
-            self._tasks.put(flight.task.kind, flight.number, 0, flight.message())
+            flight.sequence = self._tasks.put(flight.task.kind, flight.number, 0, flight.message())
         except BaseException as error:
             del self._flights[flight.number]
             self._unpublished.append((flight, error))
@@ -185,6 +207,8 @@ class ProcessDrainer(Engine):
         if self._state == TERMINATED or self.broken is not None:
             return False
         self._crew.enlist()
+        if self._awaits_first(epochs):
+            return True
         self._staff()
         if self._crew.gone():  # whose wake-up may have been before the epochs
             message = self._calls.drain()
@@ -228,6 +252,23 @@ class ProcessDrainer(Engine):
             return len(self._crew) != 0
         return True
 
+    def _awaits_first(self, epochs: tuple[int, int]) -> bool:
+        # Whether there are no workers because the first call may tell what they need; waits for it. docs/design/imports.md
+        left = self._begins_by - time.monotonic()
+        with self._lock:
+            if not self._at_first:
+                return False
+            if left <= 0 or self._outstanding() or self._state != OPEN:
+                self._want(0)
+                return False
+        try:
+            prepare_start()
+        except BaseException as error:
+            self._set_broken(error)
+            return True
+        self._calls.idle(epochs, left)
+        return True
+
     def _staff(self) -> None:
         # Starts the workers that are missing, and has those leave that are too many.
         needed = self._workers_needed()
@@ -253,6 +294,19 @@ class ProcessDrainer(Engine):
             if self._state == OPEN:  # whatever is out has one at least
                 return self._wanted or min(1, self._outstanding())
             return min(max(self._wanted, 1), self._outstanding())
+
+    def _want(self, workers: int) -> None:
+        # So many at least. Under the lock.
+        self._wanted = max(self._wanted, workers, self._at_first)
+        self._at_first = 0
+        self._calls.is_full = self._wanted >= self.options.workers
+
+    def _want_for_work(self) -> bool:
+        # One more where there is work for it; whether there is. Under the lock.
+        grows = self._wanted < min(self._outstanding(), self.options.workers)
+        if grows:
+            self._want(self._wanted + 1)
+        return grows
 
     def _outstanding(self) -> int:
         in_jobs = sum(len(flight.job) for flight in self._jobs.values())
@@ -297,12 +351,15 @@ class ProcessDrainer(Engine):
         if not self._crew.remove(member):
             return False  # a callback waited, and its turn of ours buried it
         member.await_end()
+        self._tasks.wake()  # it may have been the sentry of those that wait
         if record.leaving == IDLE:
             with self._lock:
                 self._wanted -= 1
+                self._calls.is_full = False
                 # Behind that: who gives work puts it first and then looks at _wanted. So it finds one less or is seen here.
                 self._wanted = max(self._wanted, self._crew.staying()) + self._tasks.qsize()
                 self._wanted = min(self._wanted, self.options.workers)
+                self._calls.is_full = self._wanted >= self.options.workers
         for job_number, job in list(self._jobs.items()):
             self._lose_of_job(job_number, job, member)
         if 0 < sequence <= taken:
@@ -314,14 +371,14 @@ class ProcessDrainer(Engine):
         return True
 
     def _end_calls(self) -> None:
-        # Has the workers that run them end; again and again, until the calls are done: one may be about to begin.
-        for future in [self._ending.popleft() for _ in range(len(self._ending))]:
-            if future.done():
+        # Has the workers that run them end; again and again, until they are done: one may be about to begin.
+        for work in [self._ending.popleft() for _ in range(len(self._ending))]:
+            if work.done():
                 continue
-            self._ending.append(future)
-            member = self._crew.at(future._number, self._tasks.taken())
-            if member is not None and member.process.record.ended_in != future._number:
-                member.end_task(future._number)
+            self._ending.append(work)
+            for member in self._crew.at(work._number, self._tasks.taken()):
+                if member.process.record.ended_in != work._number:
+                    member.end_task(work._number)
 
     def _lose_call(self, number: int, member: Member) -> None:
         # A worker has died with it.
@@ -377,7 +434,7 @@ class ProcessDrainer(Engine):
         rest = flight.rest(flight.arrived if lost is None else lost + 1, self._calls.next_number())
         with self._lock:
             del self._flights[flight.number]
-            if rest is not None:
+            if rest is not None and not flight.is_cancelled:
                 self._publish(rest)
         if lost is not None:
             error = member.lost_error(describe_item(flight.task, flight.first + lost))
@@ -423,7 +480,7 @@ class ProcessDrainer(Engine):
             self.__dict__.pop(name, None)
         self._setup, self._setup_kept = None, []
         with self._lock:
-            self.options = dataclasses.replace(self.options, initializer=None, initargs=())
+            self.options = self.options._replace(initializer=None, initargs=())
         self._sender = Sender(Context())
         forget(self)
 

@@ -6,7 +6,6 @@ channel, or with a worker, is a *flight*. What the thread does is in _process_dr
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 from functools import partial
@@ -17,7 +16,7 @@ from freethreading._engine import CALL, OPEN, EngineClosedError, Sink, Task, rep
 from freethreading._flight import PreparedFunction, encode, name_of, pack_call
 from freethreading._futures import PoolFuture
 from freethreading._map_job import SharedFlight
-from freethreading._process_drainer import ProcessDrainer
+from freethreading._process_drainer import EndedWork, ProcessDrainer
 from freethreading._process_worker import refuse_at_import
 from freethreading._stream import ProcessStream
 
@@ -42,7 +41,8 @@ class ProcessEngine(ProcessDrainer):
         listener: Callable[[Any], object] | None = None,
     ) -> PoolFuture[Any]:
         future: PoolFuture[Any] = PoolFuture(self._reference)
-        future.prepare(owner, listener)
+        if owner is not None or listener is not None:
+            future.prepare(owner, listener)
         try:
             count = self._calls.submit(future, function, args, kwargs, context, item)
             if count is None:
@@ -53,7 +53,7 @@ class ProcessEngine(ProcessDrainer):
             self._fail_at_once(future, error)
             return future
         if self._wanted < self.options.workers and (self._wanted < count or self._jobs or self._flights):
-            self._grow()
+            self.grow()
         return future
 
     def _submit_pickled(
@@ -80,10 +80,10 @@ class ProcessEngine(ProcessDrainer):
             raise EngineClosedError
         return count
 
-    def _grow(self) -> None:
+    def grow(self) -> None:
+        """One more worker where there is work for it."""
         with self._lock:
-            if self._state == OPEN and self._wanted < min(self._outstanding(), self.options.workers):
-                self._wanted += 1
+            if self._state == OPEN and self._want_for_work():
                 self._calls.nudge()
 
     def submit(self, task: Task) -> None:
@@ -106,10 +106,7 @@ class ProcessEngine(ProcessDrainer):
                 self._feed()
             else:
                 self._publish(flight)
-            grows = self._wanted < min(self._outstanding(), self.options.workers)
-            if grows:
-                self._wanted += 1
-            if grows or first:
+            if self._want_for_work() or first:
                 self._calls.nudge()
 
     def for_map(self, function: Callable[..., Any]) -> Callable[..., Any] | None:
@@ -152,7 +149,7 @@ class ProcessEngine(ProcessDrainer):
                 del self._jobs[number]
                 job.withdraw(True, error)
                 raise
-            self._wanted = max(self._wanted, min(len(job), workers))
+            self._want(min(len(job), workers))
         self._calls.nudge()
         return flight
 
@@ -160,10 +157,12 @@ class ProcessEngine(ProcessDrainer):
         with self._lock:
             self._refuse()
             grown = workers - self.options.workers
-            self.options = dataclasses.replace(self.options, workers=workers)
+            self.options = self.options._replace(workers=workers)
             is_full = self.options.eager and self.options.idle_timeout is None
             out = workers if is_full else self._outstanding()
             self._wanted = min(max(self._wanted, out if grown > 0 else 0), workers)
+            self._at_first = workers if self._at_first else 0
+            self._calls.is_full = self._wanted >= workers
             self._calls.nudge()
             self._feed()
             for number, flight in self._jobs.items():
@@ -196,6 +195,27 @@ class ProcessEngine(ProcessDrainer):
         if not self.inherited:
             self._ending.append(future)
             self._calls.nudge()
+
+    def end_map(self, sink: Sink) -> None:
+        if self.inherited:
+            return
+        with self._lock:
+            flights = [flight for flight in self._flights.values() if flight.task.sink is sink]
+            tasks = self._tasks if flights else None  # which an engine that has ended has not
+            for flight in flights:
+                flight.is_cancelled = True
+            self._ending.extend(
+                EndedWork(number, self._jobs) for number, job in self._jobs.items() if job.sink is sink
+            )
+        for flight in flights:
+            if tasks is not None and flight.sequence and tasks.withdraw(flight.sequence):
+                with self._lock:
+                    self._flights.pop(flight.number, None)
+                    self._feed()
+                flight.drop()
+            else:
+                self._ending.append(EndedWork(flight.number, self._flights))
+        self._calls.nudge()
 
     def cancel_pending(self) -> None:
         with self._lock:

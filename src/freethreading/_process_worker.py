@@ -11,7 +11,7 @@ from multiprocessing import process as _process
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from freethreading import _native_threads, _serialize
+from freethreading import _native_threads, _serialize, _supervisor, _surroundings
 from freethreading._exceptions import OwnershipError
 from freethreading._fork_gate import fork_gate
 from freethreading._launch import Popen, Station
@@ -135,9 +135,7 @@ class _FacadeProcess(_process.BaseProcess):
 
     def environ(self) -> dict[bytes, bytes]:
         """The environment that the worker gets."""
-        # The mapping's own dict, where it has one: copied at once, which other threads cannot disturb, and much faster.
-        found: dict[bytes, bytes] | None = getattr(os.environb, "_data", None)
-        return dict(os.environb if found is None else found)
+        return _surroundings.environment()
 
     def description(self) -> dict[str, Any]:
         """What rebuild() makes it of in the worker; plain data."""
@@ -192,7 +190,7 @@ class PoolProcess(_FacadeProcess):
         self.cpus = cpus
 
     def _is_standby(self) -> bool:
-        return self._station.is_standby
+        return self._station.beside is not None
 
     @property
     def record(self) -> WorkerRecord:
@@ -206,7 +204,7 @@ class PoolProcess(_FacadeProcess):
 
     def enlist(self) -> None:
         """It was a standby, and was started."""
-        self._station = self._station._replace(is_standby=False)
+        self._station = self._station._replace(beside=None)
         _process._children.add(self)  # type: ignore[attr-defined]
 
     def run(self) -> None:
@@ -221,6 +219,14 @@ class PoolProcess(_FacadeProcess):
         found["takes_interrupts_itself"] = True
         found["cpus"] = self.cpus
         return found
+
+
+def prepare_start() -> None:
+    """Has ready what the first worker's start would have to wait for."""
+    if getattr(_process.current_process(), "_inheriting", False):
+        return  # it imports what makes a pool at its top level: so would that zygote, and so on
+    with fork_gate:
+        _supervisor.prepare()
 
 
 def rebuild(description: dict[str, Any], facade: Worker | None, context: Context) -> _FacadeProcess:

@@ -52,10 +52,10 @@ def dumps(obj: object, outside: Outside | None = None) -> bytes:
 
 def _look() -> None:
     global _table, _seen, _needed
-    reduction = loaded("multiprocessing.reduction")
-    if reduction is None:
+    # None: it is not there, or another thread imports it just now.
+    forking = getattr(loaded("multiprocessing.reduction"), "ForkingPickler", None)
+    if forking is None:
         return
-    forking = reduction.ForkingPickler
     # Each dictionary grows only; a table that is one behind is made anew.
     count = len(forking._extra_reducers) + len(copyreg.dispatch_table)
     if count != _seen:

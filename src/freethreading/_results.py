@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from freethreading._engine import Outcome, report_exception
 from freethreading._futures import outcomes_of, until_done
+from freethreading._map_job import ListSink
 
 if TYPE_CHECKING:
     from freethreading._futures import PoolFuture
@@ -41,8 +42,9 @@ class PoolSink:
 class AsyncResult:
     """The result of one call of a pool, or of a map: :class:`multiprocessing.pool.AsyncResult`.
 
-    A task of asyncio's may await it. Where that is cancelled, so is a call, also one that a worker process runs: it ends
-    with its worker, which is replaced. Of a map without a chunk size the items that have not begun are cancelled.
+    A task of asyncio's may await it. Where that is cancelled, so is the call, or the map: what has not begun does not run,
+    and what worker processes run of it ends with them; they are replaced. Threads go on with what they run, an item or a
+    chunk.
     """
 
     def ready(self) -> bool:
@@ -201,7 +203,7 @@ class ToldResult(ReportedResult):
         self.future.cancel_or_end()
 
 
-class MapResult(ReportedResult, PoolSink):
+class MapResult(ReportedResult, PoolSink, ListSink):
     """The result of a map: complete when every item is, whatever failed; then the first failed item's exception."""
 
     def __init__(
@@ -215,8 +217,9 @@ class MapResult(ReportedResult, PoolSink):
         super().__init__(pool, callback, error_callback)
         self._lock = threading.Lock()
         self._return_exceptions = return_exceptions
-        self._values: list[Any] = [None] * length
+        self.into: list[Any] = [None] * length
         self._missing = length
+        self._is_cancelled = False  # guarded by _lock
         self._failed: tuple[int, BaseException] | None = None
         self._flights: list[JobFlight[Any]] = []  # of jobs that make it
         if not length:
@@ -232,39 +235,44 @@ class MapResult(ReportedResult, PoolSink):
         super()._settle(outcome)
         self._flights.clear()
 
+    def begin(self) -> bool:
+        return not self._is_cancelled
+
     def _cancel(self) -> None:
+        with self._lock:
+            if self._is_cancelled or not self._missing:
+                return
+            self._is_cancelled = True
         for flight in self._flights.copy():
             flight.cancel()
+        if (pool := self._pool) is not None:
+            pool._engine.end_map(self)
+        self._settle((False, CancelledError()))
 
     def deliver(self, first: int, outcomes: list[Outcome]) -> None:
-        with self._lock:
-            for index, (done, value) in enumerate(outcomes, first):
-                if done or self._return_exceptions:
-                    self._values[index] = value
-                elif self._failed is None or index < self._failed[0]:
-                    self._failed = (index, value)
-            self._missing -= len(outcomes)
-            if self._missing:
-                return
-        self._complete()
-
-    def _complete(self) -> None:
-        if self._failed is None:
-            self._settle((True, self._values))
-        else:
-            self._values = []
-            self._settle((False, self._failed[1]))
+        self.into[first : first + len(outcomes)] = [value for _, value in outcomes]
+        self.note_placed(
+            len(outcomes), [index for index, (done, _) in enumerate(outcomes, first) if not done]
+        )
 
     def deliver_values(self, first: int, values: list[Any], failures: list[int]) -> None:
-        if failures:
-            self.deliver(first, outcomes_of(values, failures))
-            return
+        self.into[first : first + len(values)] = values
+        self.note_placed(len(values), [first + index for index in failures])
+
+    def note_placed(self, count: int, failures: list[int]) -> None:
         with self._lock:
-            self._values[first : first + len(values)] = values
-            self._missing -= len(values)
-            if self._missing:
+            if failures and not self._return_exceptions:
+                index = min(failures)
+                if self._failed is None or index < self._failed[0]:
+                    self._failed = (index, self.into[index])
+            self._missing -= count
+            if self._missing or self._is_cancelled:
                 return
-        self._complete()
+        if self._failed is None:
+            self._settle((True, self.into))
+        else:
+            self.into = []
+            self._settle((False, self._failed[1]))
 
 
 def timeout_error() -> BaseException:

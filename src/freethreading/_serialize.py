@@ -176,7 +176,7 @@ def _dumps(obj: object, where: Where, buffers: list[memoryview] | None = None) -
         if buffers is not None:
             buffers.clear()
     try:
-        return _dumps_with_definitions(obj, outside)
+        return _dumps_with_definitions(obj, outside, where != "item")
     except Exception as error:
         from freethreading import _culprit
 
@@ -242,11 +242,16 @@ def _keep(shared: Iterable[object]) -> None:
         capture.shared += shared
 
 
-def _dumps_with_definitions(obj: object, outside: _reducers.Outside | None) -> bytes:
+def _dumps_with_definitions(obj: object, outside: _reducers.Outside | None, is_call: bool) -> bytes:
     from freethreading._by_value import ByValuePickler
 
     needs = _Needs()
     stream = io.BytesIO()
-    ByValuePickler(stream, needs, outside).dump(obj)
+    pickler = ByValuePickler(stream, needs, outside)
+    pickler.dump(obj)
+    if is_call and _main_module.publishes():
+        from freethreading import _imports
+
+        _imports.name_them(pickler.modules)
     logs = needs.logs()
     return _main_module.tag(logs) + stream.getvalue() if logs else stream.getvalue()

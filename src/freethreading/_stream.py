@@ -358,9 +358,7 @@ class ProcessStream(Stream):
         with engine._lock:
             engine._refuse()
             engine._share(flight.number, flight, 1)
-            grows = engine._wanted < min(engine._outstanding(), engine.options.workers)
-            if grows:
-                engine._wanted += 1
+            grows = engine._want_for_work()
         if grows:
             engine._calls.nudge()
 

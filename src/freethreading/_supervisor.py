@@ -7,13 +7,13 @@ import pickle
 import sys
 import threading
 from multiprocessing import spawn as _spawn, util as _util
-from pathlib import Path
 from typing import Any
 
-from freethreading import _core, _main_module
+from freethreading import _core, _imports, _main_module
 from freethreading._preload import preloaded
+from freethreading._surroundings import environment, surroundings
 
-PROGRAM = str(Path(_core.__file__).with_name("ft-supervisor"))
+PROGRAM = os.path.join(os.path.dirname(_core.__file__), "ft-supervisor")
 # The zygote's first words: what it imports must be found where this process finds it.
 ZYGOTE = """\
 import os, pickle, sys
@@ -31,6 +31,7 @@ _EXIT_PRIORITY = -100
 
 _lock = threading.Lock()
 _supervisor: _core.Supervisor | None = None  # guarded by _lock
+_sent: set[str] = set()  # modules that this one was told of; guarded by _lock
 
 
 def request(record: _core.WorkerRecord, descriptors: list[int], standby: bool = False) -> None:
@@ -49,8 +50,35 @@ def request(record: _core.WorkerRecord, descriptors: list[int], standby: bool = 
             )
 
 
+def prepare() -> None:
+    """Has a supervisor where there is none, so that it is ready when the first worker is asked for."""
+    global _supervisor
+    with _lock:
+        if _supervisor is None:
+            _supervisor = _core.Supervisor()
+        if not _supervisor.pid:
+            _start(_supervisor)
+
+
+def import_modules(names: tuple[str, ...]) -> None:
+    """Has the zygote import them, before workers that are asked for later start. A supervisor that starts is told anyway."""
+    with _lock:
+        names = tuple(name for name in names if name not in _sent)  # when it started, perhaps
+        if names and _supervisor is not None and _supervisor.pid:
+            _send_imports(_supervisor, names)
+
+
+def renew_zygote(names: tuple[str, ...]) -> None:
+    """Has later workers come from a new zygote, which imports these modules anew."""
+    with _lock:
+        if _supervisor is not None and _supervisor.pid:
+            _supervisor.renew_zygote()
+            _sent.clear()
+            _send_imports(_supervisor, names)
+
+
 def withdraw(record: _core.WorkerRecord) -> None:
-    """A standby is not needed any more. Its record says how it ended, as any worker's."""
+    """A worker that has no process yet is not needed any more. Its record says how it ended, as any worker's."""
     with _lock:
         if _supervisor is not None:
             _supervisor.withdraw(record)
@@ -82,11 +110,8 @@ def _start(supervisor: _core.Supervisor) -> None:
         "preload": preloaded(),
         "main": {key: value for key, value in _main_module.plan().items() if key != "log"},
     }
-    file = os.memfd_create("freethreading-preparation", os.MFD_CLOEXEC)
+    file = _file_of(preparation)
     try:
-        data = memoryview(pickle.dumps(preparation, pickle.HIGHEST_PROTOCOL))
-        while data:
-            data = data[os.write(file, data) :]
         executable = os.fsdecode(_spawn.get_executable())
         private: Any = _util
         flags: list[str] = private._args_from_interpreter_flags()
@@ -94,6 +119,36 @@ def _start(supervisor: _core.Supervisor) -> None:
     finally:
         os.close(file)
     _util.Finalize(None, stop, exitpriority=_EXIT_PRIORITY)
+    _sent.clear()
+    if names := _imports.learned():
+        _send_imports(supervisor, names)
+
+
+def _send_imports(supervisor: _core.Supervisor, names: tuple[str, ...]) -> None:
+    # Under the lock. One that takes nothing has gone, and the next is told when it starts.
+    try:
+        file = _file_of((names, surroundings(environment())))
+    except OSError:  # no descriptor is left: each worker imports for itself
+        return
+    _sent.update(names)
+    try:
+        supervisor.import_modules(file)
+    finally:
+        os.close(file)
+
+
+def _file_of(description: object) -> int:
+    # Read with pread(), or from its beginning: its offset is its reader's too.
+    file = os.memfd_create("freethreading-preparation", os.MFD_CLOEXEC)
+    try:
+        data = memoryview(pickle.dumps(description, pickle.HIGHEST_PROTOCOL))
+        at = 0
+        while at < len(data):
+            at += os.pwrite(file, data[at:], at)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
 
 
 def _after_fork_in_child() -> None:

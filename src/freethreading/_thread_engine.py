@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import threading
 import time
 from contextvars import Context, copy_context
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from freethreading import _serialize
 from freethreading._backend import strict_mode
 from freethreading._contexts import Home
-from freethreading._core import AtomicInt64, SimpleQueue, ThreadJob, call_items, handing, serve
+from freethreading._core import AtomicInt64, SimpleQueue, Submitter, ThreadJob, call_items, handing, serve
 from freethreading._cpus import share_of
 from freethreading._engine import (
     CALL,
@@ -67,6 +67,9 @@ class ThreadEngine(Engine):
         self._surplus = AtomicInt64(0, shared=False)  # how many workers are to leave; written under _lock
         # Those that are not complete, and the task that has a worker work on it.
         self._jobs: dict[JobFlight[ThreadJob], Task] = {}
+        self._submitter = Submitter(PoolFuture, self._reference, self._queue, self._outstanding)
+        self._submitter.is_open = not self._strict
+        self.give = self._submitter.give
         if self._strict and options.initializer is not None:
             _serialize.check((options.initializer, options.initargs), ("initializer", "initargs"))
         if options.eager:
@@ -96,7 +99,8 @@ class ThreadEngine(Engine):
         if self._strict:
             return super().submit_call(function, args, kwargs, context, item, owner, listener)
         future: PoolFuture[Any] = PoolFuture(self._reference, function, args, kwargs, context)
-        future.prepare(owner, listener)
+        if owner is not None or listener is not None:
+            future.prepare(owner, listener)
         self._put(future)
         return future
 
@@ -155,18 +159,23 @@ class ThreadEngine(Engine):
             self._refuse()
         self._outstanding.fetch_add(1)
         self._queue.put(work)
-        if len(self._threads) < self.options.workers:
-            with self._lock:
-                # A thread in a callback may wait for what comes here.
-                wanted = min(self.options.workers, self._outstanding.load() + len(self._handing))
-                if len(self._threads) < wanted:
-                    self._add_worker()
+        if not self._submitter.is_full:
+            self.grow()
+
+    def grow(self) -> None:
+        """Starts a worker where there may be more, and there is work for it."""
+        with self._lock:
+            self._count_free()
+            # A thread in a callback may wait for what comes here.
+            wanted = min(self.options.workers, self._outstanding.load() + len(self._handing))
+            if len(self._threads) < wanted:
+                self._add_worker()
 
     def resize(self, workers: int) -> None:
         with self._lock:
             self._refuse()
             grown = workers - self.options.workers
-            self.options = dataclasses.replace(self.options, workers=workers)
+            self.options = self.options._replace(workers=workers)
             self._count_surplus()
             for _ in range(self._surplus.load()):
                 self._queue.put(True)  # those that wait look, too
@@ -181,8 +190,14 @@ class ThreadEngine(Engine):
                 self._add_worker()
 
     def _count_surplus(self) -> None:
-        # Under the lock.
+        # Under the lock, whenever one comes or goes.
         self._surplus.store(max(0, len(self._threads) - self.options.workers))
+        self._submitter.is_full = len(self._threads) >= self.options.workers
+        self._count_free()
+
+    def _count_free(self) -> None:
+        # Under the lock, behind is_full: see _hand_out().
+        self._submitter.enough = len(self._threads) - len(self._handing)
 
     def _leaves(self, me: PoolThread) -> bool:
         # Whether this worker, in no task, is one too many: then it is none of the engine's any more.
@@ -197,6 +212,7 @@ class ThreadEngine(Engine):
         # Whether this worker, which had nothing to do for so long, leaves: then it is none of the engine's any more.
         with self._lock:
             self._threads.discard(me)
+            self._count_surplus()
             # Behind that: who gives work looks for workers when it is in the queue, so it finds one less or is seen here.
             wanted = min(self.options.workers, self._outstanding.load() + len(self._handing))
             leaves = self._queue.empty() and len(self._threads) >= wanted
@@ -239,7 +255,12 @@ class ThreadEngine(Engine):
     def worker_count(self) -> int:
         return len(self._threads)
 
+    def _set_broken(self, error: BaseException) -> None:
+        super()._set_broken(error)
+        self._submitter.is_open = False
+
     def _closing(self) -> None:
+        self._submitter.is_open = False
         if self._state == TERMINATED:
             self._fail_all(terminated_error)
         self._queue.put(None)
@@ -265,10 +286,12 @@ class ThreadEngine(Engine):
         thread = PoolThread(target=self._work, name=name, daemon=not self.options.lasting, cpus=cpus)
         self._started += 1
         self._threads.add(thread)
+        self._count_surplus()
         try:
             thread.start()
         except BaseException:
             self._threads.discard(thread)
+            self._count_surplus()
             raise
 
     def _work(self) -> None:
@@ -282,6 +305,7 @@ class ThreadEngine(Engine):
         finally:
             with self._lock:
                 self._threads.discard(me)
+                self._count_surplus()
                 goes_on = self._state == OPEN and self.broken is None
                 # Its max_tasks are used up.
                 replace = goes_on and not left and len(self._threads) < self.options.workers
@@ -290,7 +314,6 @@ class ThreadEngine(Engine):
                         self._add_worker()
                     except RuntimeError:  # the interpreter ends: no more threads
                         goes_on = False
-                self._count_surplus()
                 ended = not self._threads and not goes_on
             if ended:
                 self._fail_all(terminated_error)
@@ -384,7 +407,7 @@ class ThreadEngine(Engine):
             return False
         if isinstance(work, Task):
             return self._do_task(work, me, home)
-        answer = work.run(home.preparation(None), self._outstanding)
+        answer = work.run(home.preparation, self._outstanding)
         if not isinstance(answer, bool):
             self._tell(me, work, answer)
         return answer is not False
@@ -441,7 +464,13 @@ class ThreadEngine(Engine):
     def _hand_out(self, me: PoolThread, function: Callable[..., object], *args: Any) -> None:
         # Calls what may call callbacks.
         nested = me in self._handing
-        self._handing.add(me)
+        if not nested:
+            self._handing.add(me)
+            # Behind the add: whoever finds later that the pool is not full counts this one too. What it may wait for may be
+            # in the queue already.
+            if not self._submitter.is_full:
+                with contextlib.suppress(RuntimeError):  # no more threads: the next call asks again
+                    self.grow()
         handing(True)
         try:
             function(*args)
@@ -451,6 +480,9 @@ class ThreadEngine(Engine):
             handing(False)
             if not nested:
                 self._handing.discard(me)
+                if not self._submitter.is_full:
+                    with self._lock:
+                        self._count_free()
 
     def pumping(self) -> bool:
         # In a callback: its worker may be the only one there is.

@@ -18,10 +18,9 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from freethreading import _core, _main_module, _native_threads, _serialize
+from freethreading import _core, _generators, _main_module, _native_threads, _serialize, _surroundings
 from freethreading._core import WorkerRecord
 from freethreading._frames import unpack
-from freethreading._loaded import loaded
 
 if TYPE_CHECKING:
     from freethreading._launch import Preparation
@@ -36,7 +35,6 @@ COMM = "/proc/self/comm"
 SPARE = b"ft-spare"
 
 _record: WorkerRecord | None = None
-_environ: dict[bytes, bytes] | None = None  # this process's, where it is known already
 _mask: set[signal.Signals | int] = set()  # the signals that were blocked before hold_interrupts()
 
 
@@ -80,7 +78,6 @@ def park(orders: socket.socket, imported: _main_module.Plan | None, interrupt: A
 
     `imported`: the main module that is there; `interrupt`: the handler of a worker's interrupts; `name`: a worker's, for ps.
     """
-    global _environ
     code = 1
     is_worker = False
     try:
@@ -89,7 +86,7 @@ def park(orders: socket.socket, imported: _main_module.Plan | None, interrupt: A
             for descriptor in (_ORDERS, _PREPARATION, _DEATH_PIPE):
                 os.close(descriptor)
             _core.session_attach(_REGION)
-            _environ = dict(os.environb)
+            _surroundings.expect()
             order, descriptors = _receive(orders)
             if not order:
                 # Nobody needs it; or the supervisor has gone, or the zygote that did not tell of it.
@@ -136,7 +133,7 @@ def _live(token: bytes, descriptors: list[int], imported: _main_module.Plan | No
 
     _become(preparation)
     _take_main(preparation["main"], imported)
-    _native_threads.settle(preparation["environ"])
+    _native_threads.settle(preparation["here"]["environ"])
     facade, target, args, kwargs, context = _serialize.loads(second)
     body = rebuild(preparation["process"], facade, Home(Context()).received(context))
     body.facade._target, body.facade._args, body.facade._kwargs = target, args, kwargs
@@ -161,20 +158,7 @@ def _take_descriptors(names: list[str], descriptors: list[int]) -> None:
 
 
 def _become(preparation: Preparation) -> None:
-    global _environ
-    environ = preparation["environ"]
-    if environ != _environ:
-        for name in list(os.environb):
-            if name not in environ:
-                del os.environb[name]
-        for name, value in environ.items():
-            if os.environb.get(name) != value:
-                os.environb[name] = value
-        _environ = environ
-    if preparation["folder"] is not None:
-        os.chdir(preparation["folder"])
-    sys.path[:] = preparation["path"]
-    sys.argv[:] = preparation["argv"]
+    _surroundings.take(preparation["here"])
     import multiprocessing.context as context
     from multiprocessing import process, util
 
@@ -186,9 +170,7 @@ def _become(preparation: Preparation) -> None:
         util.log_to_stderr(preparation["log_level"])
     if preparation["start_method"] is not None:
         context._default_context.set_start_method(preparation["start_method"], force=True)
-    numpy_random = loaded("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()  # else all workers would draw what the zygote would have drawn
+    _generators.renew()
 
 
 def _take_main(plan: _main_module.Plan, imported: _main_module.Plan | None) -> None:

@@ -5,56 +5,20 @@ Each case is a program of its own: it may lose its supervisor, and what it leave
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
 import freethreading
+from crash.test_import_deaths import CRASH_POINTS as CRASH_POINTS_OF_IMPORTS
 from freethreading import _core
 from support import processes
 from support.until import until
+from support.worker_programs import PRELUDE, answers, environment, run
 
-# The first lines of every program: what the tests below call on.
-PRELUDE = """
-import os, signal, sys, threading, time
-import freethreading
-from freethreading import _supervisor
-from support import processes
-
-def wait_for(event):
-    event.wait(60)
-
-def put(queue, value):
-    queue.put(value)
-
-def alive(pid):
-    return pid in processes.alive()
-
-def until(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        if time.monotonic() > deadline:
-            sys.exit("waited in vain")
-        threading.Event().wait(0.005)
-
-def die_at(point):
-    # Not this process, which looks at the variable at its first crash point: a supervisor and a zygote that are started now.
-    with freethreading.Lock():
-        os.environ["FT_CRASH_AT"] = point
-
-def works():
-    queue = freethreading.Queue()
-    worker = freethreading.Worker(target=put, args=(queue, 7))
-    worker.start()
-    assert queue.get(timeout=20) == 7
-    worker.join()
-    return worker.exitcode == 0
-"""
 CRASH_POINTS = [
     "supervisor.requested",
     "supervisor.ordered",
@@ -70,29 +34,6 @@ CRASH_POINTS_FOR_POOLS = [
     "supervisor.warden.noted",
     "supervisor.standby.used",
 ]
-
-
-def environment(**more: str) -> dict[str, str]:
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    return {**os.environ, "FREETHREADING_BACKEND": "multiprocessing", "PYTHONPATH": path, **more}
-
-
-def run(body: str, *args: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(body), *args],
-        env=environment(**more),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def answers(body: str, *args: str, **more: str) -> str:
-    """What the program printed, which must have ended well."""
-    done = run(body, *args, **more)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 @pytest.mark.parametrize(("how", "expected"), [("SIGKILL", -9), ("SIGTERM", -15), ("SIGSEGV", -11)])
@@ -460,7 +401,7 @@ def test_every_crash_point_of_supervisor_and_worker_is_in_the_table() -> None:
         for line in path.read_text().splitlines()
         if "FT_CRASH_POINT(" in line
     }
-    known = {*CRASH_POINTS, *CRASH_POINTS_FOR_POOLS}
+    known = {*CRASH_POINTS, *CRASH_POINTS_FOR_POOLS, *CRASH_POINTS_OF_IMPORTS}
     assert {name for name in found if name.startswith(("supervisor.", "worker_record."))} == known
 
 

@@ -6,6 +6,7 @@ passes fails ours, so that the list stays true.
 
 from __future__ import annotations
 
+import sysconfig
 from typing import NamedTuple
 
 
@@ -74,3 +75,9 @@ DIFFERENCES: dict[str, Difference] = {
         PROCESSES,
     ),
 }
+
+if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    DIFFERENCES["MultiprocessingPool.test_release_task_refs"] = Difference(
+        "Counts objects with += in whatever thread makes or drops one: without the GIL some are not counted.",
+        runs=False,
+    )

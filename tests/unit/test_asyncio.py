@@ -51,6 +51,26 @@ def test_await_and_async_with(backend: str) -> None:
     asyncio.run(main())
 
 
+def test_tiny_calls_leave_the_loop_to_others(backend: str) -> None:
+    async def main() -> None:
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.ensure_future(other())
+        async with freethreading.WorkerPoolExecutor(1) as executor:
+            for number in range(300):
+                assert await executor.submit(abs, -number) == number
+        assert turns >= 300
+        task.cancel()
+
+    asyncio.run(main())
+
+
 def test_pool(backend: str) -> None:
     async def main() -> None:
         async with freethreading.WorkerPool(2) as pool:

@@ -35,6 +35,11 @@ def count(number: int) -> int:
     return number
 
 
+def count_as_text(number: int) -> str:
+    counter.fetch_add(1)
+    return str(number) * 500
+
+
 def wait_at_gate() -> int:
     gate.wait(SECONDS)
     return os.getpid()
@@ -196,6 +201,21 @@ def test_submits_and_cancels_at_random(shared: Shared, seed: int) -> None:
         assert shared.counter.load() == 4000 - len(cancelled)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_thousands_that_wait_are_found_again(shared: Shared, seed: int) -> None:
+    rng = random.Random(seed)
+    with freethreading.WorkerPoolExecutor(2) as executor:
+        blocked = [executor.submit(shared.gate.wait, 60) for _ in range(2)]
+        futures = {number: executor.submit(same, number) for number in range(5000)}
+        gone = rng.sample(sorted(futures), 2500)
+        assert sum(futures[number].cancel() for number in gone[:2000]) == 2000
+        futures.update({number: executor.submit(same, number) for number in gone[:1000]})
+        shared.gate.set()
+        left = futures.keys() - set(gone[1000:2000])
+        assert all(futures[number].result(60) == number for number in rng.sample(sorted(left), len(left)))
+        assert all(future.result(60) for future in blocked)
+
+
 @pytest.mark.parametrize("told", [False, True], ids=["waited for", "some told"])
 def test_many_threads_wait_each_for_its_own(executor: freethreading.WorkerPoolExecutor, told: bool) -> None:
     failures: list[BaseException] = []
@@ -258,6 +278,44 @@ def test_a_timeout_passes_while_others_are_answered(
         running.exception(0)
     shared.gate.set()
     assert running.result(SECONDS) > 0
+
+
+def test_callbacks_of_tiny_calls(executor: freethreading.WorkerPoolExecutor) -> None:
+    told: list[list[int]] = [[] for _ in range(4)]
+
+    def submit(found: list[int]) -> None:
+        for number in range(400):
+            executor.submit(same, number).add_done_callback(lambda future: found.append(future.result(0)))
+
+    threads = [threading.Thread(target=submit, args=(found,)) for found in told]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    until(lambda: all(len(found) == 400 for found in told), "each callback was called once")
+    assert all(sorted(found) == list(range(400)) for found in told)
+
+
+def test_who_asks_to_be_told_does_not_wait_for_long_calls(
+    executor: freethreading.WorkerPoolExecutor, shared: Shared
+) -> None:
+    running, told = executor.submit(wait_at_gate), threading.Event()
+    for _ in range(20):
+        running.add_done_callback(lambda _: told.set())
+    assert not told.is_set()
+    shared.gate.set()
+    assert told.wait(SECONDS)
+
+
+def test_who_asks_to_be_told_rebuilds_no_answer(executor: freethreading.WorkerPoolExecutor) -> None:
+    taken.clear()
+    for _ in range(60):
+        for function in (slow_value, os.getpid):
+            told = threading.Event()
+            executor.submit(function).add_done_callback(lambda _, told=told: told.set())  # type: ignore[misc]
+            assert told.wait(SECONDS)
+    assert len(taken) == 60
+    assert threading.get_ident() not in taken
 
 
 def test_a_callback_waits_for_another_call(executor: freethreading.WorkerPoolExecutor) -> None:
@@ -327,6 +385,42 @@ def test_a_program_that_shuts_down_at_once(shared: Shared) -> None:
     assert [future.result(0) for future in futures] == list(range(500))
     with pytest.raises(RuntimeError, match="after shutdown"):
         executor.submit(count, 1)
+
+
+def kept_answers(shared: Shared, count: int) -> list[concurrent.futures.Future[str]]:
+    """Calls of count_as_text(0), (1), ... whose answers were taken, but for the first without having been asked for; their pool
+    has ended.
+    """
+    executor = freethreading.WorkerPoolExecutor(1, share, shared.initargs())
+    futures = [executor.submit(count_as_text, number) for number in range(count)]
+    until(lambda: shared.counter.load() == count, "all have run")
+    until(futures[0].done, "its answer is taken, and with it those behind it")
+    executor.shutdown()
+    return futures
+
+
+def test_answers_that_were_kept_outlive_the_pool(shared: Shared) -> None:
+    futures = kept_answers(shared, 6)
+    assert [future.result(0) for future in futures[:5]] == [str(number) * 500 for number in range(5)]
+    assert futures[5].exception(0) is None
+
+
+def test_a_child_leaves_alone_what_was_kept_for_its_parent(shared: Shared) -> None:
+    futures = kept_answers(shared, 3)
+    gc.collect()
+    child = os.fork()
+    if child == 0:
+        is_right = False
+        try:
+            is_right = futures[1].result(0) == "1" * 500  # it was decoded before the fork
+        except (concurrent.futures.TimeoutError, RuntimeError):
+            is_right = True
+        finally:
+            os._exit(0 if is_right else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with freethreading.WorkerPoolExecutor(1) as other:  # whose answers take the blocks that are free
+        assert len({other.submit(str.__mul__, "x", 500).result(SECONDS) for _ in range(50)}) == 1
+    assert [future.result(0) for future in futures] == [str(number) * 500 for number in range(3)]
 
 
 def test_a_call_that_forks_answers_for_itself(executor: freethreading.WorkerPoolExecutor) -> None:

@@ -25,6 +25,8 @@ EVERYWHERE = {
     "__module__",
     "__weaklistoffset__",
     "__class_getitem__",
+    "__setattr__",
+    "__delattr__",
 }
 
 

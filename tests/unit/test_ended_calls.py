@@ -210,6 +210,50 @@ def test_a_map_that_is_awaited(backend: str) -> None:
     kept.clear()
 
 
+@pytest.mark.parametrize("chunksize", [None, 1, 4])
+def test_a_map_that_is_awaited_by_several_workers(backend: str, chunksize: int | None) -> None:
+    shared = Shared()
+    told: list[Any] = []
+
+    async def main() -> None:
+        async with freethreading.WorkerPool(3, keep, shared.initargs()) as pool:
+            running = pool.map_async(begin_item, range(60), chunksize, told.append, told.append)
+            await cancel_once_begun(running, shared.counter, 3)
+            with pytest.raises(concurrent.futures.CancelledError):
+                running.get(0)
+            assert len(told) == 1
+            assert isinstance(told[0], concurrent.futures.CancelledError)
+            if backend == "threading":  # those that run go on
+                shared.gate.set()
+            assert await pool.map_async(just, range(60), chunksize) == list(range(60))
+
+    asyncio.run(main())
+    chunk = chunksize or 1
+    assert shared.counter.load() == (3 * chunk if backend == "threading" else 3)
+    kept.clear()
+
+
+@pytest.mark.usefixtures("processes")
+@pytest.mark.parametrize("chunksize", [None, 5])
+def test_neighbours_of_a_map_that_is_ended(chunksize: int | None) -> None:
+    shared = Shared()
+
+    async def main() -> None:
+        async with freethreading.WorkerPool(2, keep, shared.initargs()) as pool:
+            for _ in range(5):
+                others = [pool.map_async(just, range(100), size) for size in (None, 1, 7)]
+                shared.counter.store(0)
+                ended = pool.map_async(begin_item, range(20), chunksize)
+                more = [pool.map_async(just, range(100), size) for size in (None, 1, 7)]
+                call = pool.apply_async(just, (5,))
+                await cancel_once_begun(ended, shared.counter)
+                for other in (*others, *more):
+                    assert await other == list(range(100))
+                assert await call == 5
+
+    asyncio.run(main())
+
+
 @pytest.mark.usefixtures("processes")
 def test_a_worker_that_is_stopped_ends_too() -> None:
     shared = Shared()

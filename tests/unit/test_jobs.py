@@ -8,13 +8,13 @@ import contextlib
 import contextvars
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 import freethreading
-from freethreading._core import MapJob, ThreadJob
+from freethreading._core import ListTaker, MapJob, ThreadJob
 from freethreading._map_job import Gathered
 from support.shared import Shared, die_at, reject_odd
 from support.until import until
@@ -34,6 +34,23 @@ def share(a: Any, b: Any) -> None:
 
 def same(value: Any) -> Any:
     return value
+
+
+class Kept(threading.local):
+    """Of each thread."""
+
+    def __init__(self) -> None:
+        self.items: list[tuple[int, str]] = []
+
+
+of_thread = Kept()
+
+
+def keep_every_third(number: int) -> bool:
+    """Keeps some; whether those that were kept are what they were."""
+    if number % 3 == 0:
+        of_thread.items.append((number, str(number)))
+    return all(str(item) == text for item, text in of_thread.items[-50:])
 
 
 def add(a: int, b: int) -> int:
@@ -57,6 +74,14 @@ def wait_first_open_last(item: tuple[int, int]) -> int:
 def wait_at_zero(number: int) -> int:
     counter.fetch_add(1)
     if number == 0:
+        gate.wait(SECONDS)
+    return number
+
+
+def wait_soon(number: int) -> int:
+    """All workers wait, each in one of the first thousand items."""
+    counter.fetch_add(1)
+    if number == 0 or number > 500:
         gate.wait(SECONDS)
     return number
 
@@ -242,16 +267,16 @@ def test_the_end_shows_only_behind_the_last_outcomes() -> None:
     gathered = Gathered(2)
     seen = []
 
-    class Watched(collections.deque[Any]):
-        def extend(self, results: Iterable[Any]) -> None:
+    class Watched(collections.deque[list[Any]]):
+        def append(self, results: list[Any]) -> None:
             seen.append(gathered.is_over())
-            super().extend(results)
+            super().append(results)
 
     gathered.ready = Watched()
     gathered.deliver_values(0, [1, 2], [])
     assert seen == [False]
     assert gathered.is_over()
-    assert list(gathered.ready) == [1, 2]
+    assert list(gathered.ready) == [[1, 2]]
 
 
 @pytest.mark.parametrize(
@@ -262,6 +287,9 @@ def test_the_end_shows_only_behind_the_last_outcomes() -> None:
         range(0),
         range(2**62, 2**62 + 5),
         range(2**63 - 3, 2**63 + 3),
+        range(250, 600),  # small ones, of which there is one for all, and others
+        range(2**30 - 300, 2**30 + 300),  # of one digit, then of two
+        range(600, -600, -1),
         range(-(2**63) + 2, -(2**63) - 2, -1),
         range(2**70, 2**70 + 9, 4),
     ],
@@ -299,7 +327,7 @@ def test_items_leave_no_context_behind(pool: freethreading.WorkerPool) -> None:
 
 
 def test_an_iterator_that_is_closed_stops(executor: freethreading.WorkerPoolExecutor, shared: Shared) -> None:
-    results = executor.map(wait_at_zero, range(100_000))
+    results = executor.map(wait_soon, range(100_000))
     until(lambda: shared.counter.load() > 0, "it has begun")
     results.close()
     with pytest.raises(StopIteration):
@@ -407,7 +435,7 @@ def test_threads_share_an_iterator(executor: freethreading.WorkerPoolExecutor) -
 def test_an_iterator_that_is_dropped_stops(
     executor: freethreading.WorkerPoolExecutor, shared: Shared
 ) -> None:
-    results = executor.map(wait_at_zero, range(100_000))
+    results = executor.map(wait_soon, range(100_000))
     until(lambda: shared.counter.load() > 0, "it has begun")
     del results
     shared.gate.set()
@@ -428,6 +456,11 @@ def test_a_callback_of_a_map_waits_for_another_map(pool: freethreading.WorkerPoo
     assert found == [[1, 2, 3]]
 
 
+def test_items_that_are_kept_stay_what_they_are(run_map: Callable[..., list[Any]]) -> None:
+    # A worker uses an int again that nobody else has.
+    assert run_map(keep_every_third, range(1000, 5000)) == [True] * 4000
+
+
 def test_what_a_job_says_of_itself() -> None:
     job = MapJob.encode([1, 2, 3], False, 2)
     assert job is not None
@@ -439,6 +472,15 @@ def test_what_a_job_says_of_itself() -> None:
     assert not job.has_free
     assert job.collect() == (0, [error] * 3, [0, 1, 2])
     assert job.is_complete
+    job = MapJob.encode(range(4), False, 2)
+    assert job is not None and len(job) == 4
+    job.withdraw(False, error)
+    into: list[Any] = [None] * 5
+    assert job.collect_into(into, 1) == (4, [1, 2, 3, 4])
+    assert into == [None, error, error, error, error]
+    assert job.is_complete
+    large = MapJob.encode(range(2**63, 2**63 + 2), False, 2)  # its numbers are encoded
+    assert large is not None and len(large) == 2
     assert MapJob.encode([1, {2}], False, 2) is None
     assert MapJob.encode([[1]], True, 2) is None
     with pytest.raises(TypeError):
@@ -457,6 +499,23 @@ def test_what_a_job_of_threads_says_of_itself() -> None:
     assert (first, failures, values[::2]) == (0, [1, 3], [0, 2, 4])
     assert [str(error) for error in values[1::2]] == ["odd: 1", "odd: 3"]
     assert job.is_complete and job.collect() == (5, [], [])
+    job = ThreadJob(range(5), False, 2)
+    into: list[Any] = [None] * 7
+    assert job.collect_into(into, 1) == (0, [])
+    while job.run(reject_odd, context, None, None):
+        pass
+    assert job.collect_into(into, 1) == (5, [2, 4])
+    assert (into[:2], str(into[2]), into[3], str(into[4]), into[5:]) == (
+        [None, 0],
+        "odd: 1",
+        2,
+        "odd: 3",
+        [4, None],
+    )
+    assert job.is_complete and job.collect_into(into, 6) == (0, [])
+    for where in ((into, 8), (into, -1), ((), 0), (into,)):
+        with pytest.raises(TypeError):
+            job.collect_into(*where)  # type: ignore[arg-type]
     job = ThreadJob(range(3), False, 1)
     surplus = freethreading.AtomicInt64(1, shared=False)
     for number in range(3):  # an item at a time
@@ -472,3 +531,46 @@ def test_what_a_job_of_threads_says_of_itself() -> None:
         ThreadJob(3, False, 1)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         job.run(add, None, None, None)  # type: ignore[arg-type]
+
+
+class Given(ListTaker):
+    """Over lists that are there."""
+
+    def _wait(self, _: None) -> None:
+        raise StopIteration
+
+    def _failed(self, failure: ValueError) -> str:
+        return f"failed: {failure}"
+
+
+def test_values_are_taken_out_of_their_lists() -> None:
+    first = [1, ValueError("odd"), 3]
+    lists = collections.deque([first, [4]])
+    given = Given(lists, ValueError)
+    assert given._has_values
+    assert next(given) == 1
+    assert (first[0], len(lists)) == (None, 1)
+    assert list(given) == ["failed: odd", 3, 4]
+    assert not given._has_values and next(given, None) is None
+    lists.append([5, 6])
+    assert next(given) == 5
+    given._drop_list()
+    assert not given._has_values
+    lists.append([])
+    with pytest.raises(TypeError, match=r"a list with values is needed, not \[\]"):
+        next(given)
+    with pytest.raises(TypeError, match="takes a deque and a type, not 1"):
+        Given(lists, 1)  # type: ignore[arg-type]
+
+
+def test_threads_that_share_lists_take_each_value_once() -> None:
+    lists = collections.deque([list(range(k, k + 50)) for k in range(0, 20_000, 50)])
+    given = Given(lists, ValueError)
+    found: list[list[int]] = [[] for _ in range(4)]
+    threads = [threading.Thread(target=mine.extend, args=(given,)) for mine in found]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(number for mine in found for number in mine) == list(range(20_000))
+    assert all(mine == sorted(mine) for mine in found)

@@ -524,3 +524,40 @@ print(next(results))
 """
     done = run_program(code, backend)
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+
+
+class Node:
+    pass
+
+
+@pytest.mark.parametrize("order", ["attribute first", "outcome first", "outcome", "callback", "condition"])
+def test_cycles_with_one_that_is_done_are_collected(order: str) -> None:
+    future: Any = PoolFuture()
+    node = Node()
+    if order == "attribute first":
+        future.node, node.future = node, future
+    if order == "callback":
+        future.add_done_callback(lambda _, node=node: None)
+        node.future = future
+    if order == "outcome":
+        future.set_result([node])
+        node.future = future
+    else:
+        future.set_result(1)
+    if order == "outcome first":
+        future.node, node.future = node, future
+    if order == "condition":
+        future._condition.node = node
+        node.future = future
+    gone = weakref.ref(node)
+    del future, node
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="there it is no gain")
+def test_garbage_collection_passes_calls_that_are_done(backend: str) -> None:
+    with freethreading.WorkerPoolExecutor(1) as executor:
+        futures = [executor.submit(abs, -number) for number in range(100)]
+        assert [future.result() for future in futures] == list(range(100))
+        assert not any(map(gc.is_tracked, futures))

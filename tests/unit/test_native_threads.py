@@ -125,3 +125,45 @@ def test_a_library_that_the_zygote_has_loaded(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["({3}, True, '3')", "({4}, True, '4')", "({2}, True, '6')"], (
         done.stderr
     )
+
+
+LAZY = """
+import os
+import numpy as np
+import threadpoolctl
+import freethreading
+from freethreading import _native_threads
+
+def tell(queue):
+    came_with_numpy = _native_threads._controller is not None
+    before = len(os.listdir("/proc/self/task"))
+    product = np.ones((600, 600)) @ np.ones((600, 600))
+    threads = {library["num_threads"] for library in threadpoolctl.threadpool_info()}
+    queue.put((came_with_numpy, before, len(os.listdir("/proc/self/task")), threads, bool((product == 600).all())))
+
+if __name__ == "__main__":
+    if "OPENBLAS_NUM_THREADS" not in os.environ:
+        with freethreading.WorkerPool(1):  # what comes next is not for the zygote
+            os.environ["OPENBLAS_NUM_THREADS"] = "2"
+    queue = freethreading.Queue()
+    worker = freethreading.Worker(target=tell, args=(queue,))
+    worker.start()
+    worker.join()
+    print(queue.get(timeout=30))
+"""
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_threads_of_a_library_start_when_there_is_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool
+) -> None:
+    if not any(library["internal_api"] == "openblas" for library in threadpoolctl.threadpool_info()):
+        pytest.skip("NumPy has another BLAS here")
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("it starts no more than there are CPUs")
+    if given:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    file = tmp_path / "program.py"
+    file.write_text(LAZY)
+    done = subprocess.run([sys.executable, file], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines() == ["(True, 1, 2, {2}, True)"], done.stderr

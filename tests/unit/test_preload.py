@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import freethreading
+from support.unfit_modules import UNFIT
 
 PROGRAM = """
 import sys
@@ -42,7 +43,7 @@ if __name__ == "__main__":
     for name in sys.argv[2:]:
         print(name, looks(name))
 """
-# Each import of it is a line of a file. What follows makes a process unfit to be forked.
+# Each import of it is a line of a file.
 MODULE = """
 import os
 import pathlib
@@ -51,17 +52,6 @@ with pathlib.Path(__file__).with_suffix(".log").open("a") as log:
     log.write(f"{os.getpid()}\\n")
 value = 7
 """
-UNFIT = {
-    "thread": "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()",
-    "handler": "import signal; signal.signal(signal.SIGUSR1, lambda *_: None)",
-    "socket": "import socket; kept = socket.socketpair()",
-    # In the zygote alone, which ignores interrupts.
-    "crash": "import signal; signal.getsignal(signal.SIGINT) is signal.SIG_IGN and os._exit(3)",
-    "killed": "import signal; signal.getsignal(signal.SIGINT) is signal.SIG_IGN and os.kill(os.getpid(), 9)",
-    "error": "import signal\nif signal.getsignal(signal.SIGINT) is signal.SIG_IGN: raise ImportError('not here')",
-    "exit": "import signal, sys; signal.getsignal(signal.SIGINT) is signal.SIG_IGN and sys.exit('not here')",
-    "sleep": "import signal, time; signal.getsignal(signal.SIGINT) is signal.SIG_IGN and time.sleep(60)",
-}
 
 
 def write_module(folder: Path, name: str, rest: str = "") -> None:

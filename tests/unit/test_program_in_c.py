@@ -99,6 +99,34 @@ def test_a_dead_worker_is_replaced(pipe: Path) -> None:
             until(lambda: len(crew_of(executor)) == 1, "those that are too many have left")
 
 
+def test_a_death_that_the_supervisor_meets_before_the_standby(pipe: Path) -> None:
+    gate: Any = freethreading.Event()
+    supervisor = processes.Table().supervisor()
+    libc = ctypes.PyDLL(None)
+    with freethreading.WorkerPoolExecutor(1) as executor:
+        dies = executor.submit(die_when_told, gate)
+        told = executor.submit(tell, pipe)
+        until(dies.running, "a worker has it")
+        [member] = crew_of(executor)._members
+        descriptor = os.open(pipe, os.O_RDWR)
+        interval = sys.getswitchinterval()
+        os.kill(supervisor, signal.SIGSTOP)
+        try:
+            until(lambda: has_standby(executor), "it has been asked for")
+            gate.set()
+            until(lambda: member.process.pid not in processes.alive(), "the worker is dead")
+            # From here on no other thread of the program runs.
+            sys.setswitchinterval(SECONDS)
+            libc.kill(supervisor, signal.SIGCONT)
+            assert libc.read(descriptor, ctypes.create_string_buffer(1), 1) == 1
+        finally:
+            sys.setswitchinterval(interval)
+            os.kill(supervisor, signal.SIGCONT)
+            os.close(descriptor)
+        assert told.result(SECONDS)
+        assert isinstance(dies.exception(SECONDS), freethreading.WorkerLostError)
+
+
 def test_one_that_is_far_too_large_is_ended_and_replaced(pipe: Path) -> None:
     gate: Any = freethreading.Event()
     with freethreading.WorkerPoolExecutor(1, max_memory_per_child=LIMIT) as executor:

@@ -10,6 +10,7 @@ import pickle
 import select
 import sys
 import threading
+import types
 import weakref
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,12 @@ def test_check_keeps_nothing_and_refuses_the_same(stream: Any) -> None:
     with pytest.raises(OwnError):
         _serialize.check(Refuses(OwnError()))
     _serialize.check([_core.Lock(shared=False)])
+
+
+def test_while_another_thread_imports_multiprocessing(monkeypatch: pytest.MonkeyPatch) -> None:
+    half_imported = types.ModuleType("multiprocessing.reduction")
+    monkeypatch.setitem(sys.modules, "multiprocessing.reduction", half_imported)
+    assert _serialize.loads(_serialize.dumps([1, "two"]).data) == [1, "two"]
 
 
 # What comes with the bytes ------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@
 #include <sched.h>
 #include <spawn.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -31,6 +30,12 @@ namespace {
 // What may be given back behind a process's end: some milliseconds' worth.
 constexpr long kLightMemory = 64L << 20;
 
+#ifdef __SANITIZE_THREAD__
+constexpr bool kMayOutlive = false;  // what the sanitizer adds to a function needs a thread that it knows
+#else
+constexpr bool kMayOutlive = true;
+#endif
+
 // 1 while the process lives whose memory is given back: the kernel clears it, and wakes who waits for it, when that ends.
 std::atomic<int> lives{1};
 
@@ -44,10 +49,14 @@ int outlive(void* /*unused*/) {
   return 0;
 }
 
-bool has_one_thread() noexcept {
-  struct stat tasks{};
-  constexpr nlink_t kOfEachFolder = 2;
-  return stat("/proc/self/task", &tasks) == 0 && tasks.st_nlink == kOfEachFolder + 1;
+// Closes all descriptors of the calling thread's, for good; those of other threads go with them. False: the system cannot.
+bool close_own() noexcept {
+#ifdef SYS_close_range
+  constexpr unsigned kUnshare = 1U << 1;  // CLOSE_RANGE_UNSHARE
+  return syscall(SYS_close_range, 0U, ~0U, kUnshare) == 0;
+#else
+  return false;
+#endif
 }
 
 bool is_light() noexcept {
@@ -228,11 +237,11 @@ int fork_orphan() noexcept {
 void become_subreaper() noexcept { static_cast<void>(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)); }
 
 void exit_lightly(int code) noexcept {
-  if (has_one_thread() && is_light()) {
+  // The descriptors first: who is told of the end, finds files unlocked and pipes closed. Another thread, which runs until _exit(),
+  // keeps its own until then, so that nothing it opens takes the number of another file.
+  if (kMayOutlive && is_light() && close_own()) {
     constexpr std::size_t kStack = 16384;
     alignas(16) static std::byte stack[kStack];
-    // Before there is another holder: who is told of the end, finds files unlocked and pipes closed.
-    close_from(0);
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, nullptr);  // no handler of this process's runs in the other

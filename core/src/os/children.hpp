@@ -38,8 +38,8 @@ void become_subreaper() noexcept;
 
 // _exit(code), but whoever waits for the process does not wait until its memory has been given back, which takes longer than all
 // the rest of its end: a process that shares the memory outlives it for that (as QEMU's async-teardown). That one has no descriptors
-// and becomes the child of who adopts orphans. Only where this process has one thread and at most kLightMemory; else, or where the
-// system refuses, plainly _exit.
+// and becomes the child of who adopts orphans. Only where this process has at most kLightMemory; else, or where the system
+// refuses (Linux before 5.9 cannot), plainly _exit.
 [[noreturn]] void exit_lightly(int code) noexcept;
 
 // Closes every descriptor from `first` on.

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <new>
+#include <utility>
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23  // Linux 5.14; an older one refuses it, and nothing is copied beforehand
@@ -36,13 +37,19 @@ constexpr std::uint32_t kMaxAttempts = 4;
 // state: kOpen -> kTaken (by one fork) -> kNoted, or kOpen again. Where that fork dies, it stays kTaken.
 enum State : std::uint32_t { kOpen, kTaken, kNoted };
 
+// What a fork has written to.
+struct Pages {
+  std::size_t count = 0;
+  std::array<Range, kMaxRanges> ranges{};
+};
+
 struct Notes {
   std::atomic<std::uint32_t> state{kOpen};
   std::atomic<std::uint32_t> attempts{0};
-  std::size_t mapping_count = 0;               // written before the first fork
+  std::size_t mapping_count = 0;               // written before the first fork, as `before` is
   std::array<Range, kMaxMappings> mappings{};  // of the process that forks: private and writable
-  std::size_t count = 0;
-  std::array<Range, kMaxRanges> ranges{};
+  Pages before;                                // what was noted of the forks of earlier
+  Pages found;
 };
 
 Notes* notes = nullptr;
@@ -75,12 +82,12 @@ bool is_own_copy(std::uint64_t word) noexcept {
 }
 
 // False: they are too many.
-bool find_pages(Notes& into, int pagemap) noexcept {
+bool find_pages(const Notes& of, Pages& into, int pagemap) noexcept {
   const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
   std::size_t pages = 0;
   into.count = 0;
-  for (std::size_t index = 0; index < into.mapping_count; ++index) {
-    const Range mapping = into.mappings[index];
+  for (std::size_t index = 0; index < of.mapping_count; ++index) {
+    const Range mapping = of.mappings[index];
     std::array<std::uint64_t, 512> words{};
     for (std::uintptr_t at = mapping.begin; at < mapping.end; at += words.size() * page) {
       const std::size_t wanted = std::min<std::size_t>(words.size(), (mapping.end - at) / page);
@@ -106,6 +113,10 @@ bool find_pages(Notes& into, int pagemap) noexcept {
   return true;
 }
 
+// What a fork of now is to have copied.
+// sync: NOTES (seq_cst, so acquire): the pages found; pairs with note_written_pages. Those of `before` never change
+const Pages& known(const Notes& of) noexcept { return of.state.load() == kNoted ? of.found : of.before; }
+
 }  // namespace
 
 void expect_forks() noexcept {
@@ -113,7 +124,11 @@ void expect_forks() noexcept {
   if (memory == MAP_FAILED) {
     return;
   }
-  notes = new (memory) Notes;
+  Notes* old = std::exchange(notes, new (memory) Notes);
+  if (old != nullptr) {
+    notes->before = known(*old);
+    munmap(old, sizeof *old);  // forks of before keep theirs
+  }
   find_mappings(*notes);
 }
 
@@ -125,20 +140,21 @@ void note_written_pages() noexcept {
   }
   notes->attempts.fetch_add(1);
   const int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-  const bool found = pagemap >= 0 && find_pages(*notes, pagemap);
+  const bool found = pagemap >= 0 && find_pages(*notes, notes->found, pagemap);
   if (pagemap >= 0) {
     close(pagemap);
   }
-  // sync: NOTES (seq_cst, so release): count and ranges; pairs with copy_written_pages
+  // sync: NOTES (seq_cst, so release): the pages found; pairs with known()
   notes->state.store(found ? kNoted : kOpen);
 }
 
 void copy_written_pages() noexcept {
-  if (notes == nullptr || notes->state.load() != kNoted) {
+  if (notes == nullptr) {
     return;
   }
-  for (std::size_t index = 0; index < notes->count; ++index) {
-    const Range range = notes->ranges[index];
+  const Pages& pages = known(*notes);
+  for (std::size_t index = 0; index < pages.count; ++index) {
+    const Range range = pages.ranges[index];
     // NOLINTNEXTLINE(performance-no-int-to-ptr,*-reinterpret-cast): an address of this process's, from the kernel
     static_cast<void>(madvise(reinterpret_cast<void*>(range.begin), range.end - range.begin, MADV_POPULATE_WRITE));
   }

@@ -7,7 +7,8 @@
 
 namespace freethreading::os {
 
-// In the process that will fork, once, before it does.
+// In the process that will fork, before it does; and again where its forks will live otherwise from now on. Until one of these has
+// noted, they have what was noted before.
 void expect_forks() noexcept;
 // In a fork that has lived its life: notes what it has written to, if none has before, and it was not too much for all to copy.
 void note_written_pages() noexcept;

@@ -104,6 +104,16 @@ void Supervisor::end_task(WorkerRecord& record, const Handle& handle, std::uint6
   tell(control_, handle, protocol::RequestKind::kEnd, false);
 }
 
+void Supervisor::import_modules(int description) noexcept {
+  if (control_ >= 0) {
+    const protocol::StartRequest request{
+        .offset = 0, .generation = 0, .kind = protocol::RequestKind::kImport, .token = {}};
+    static_cast<void>(os::send_packet(control_, &request, sizeof request, {description}, true));
+  }
+}
+
+void Supervisor::renew_zygote() noexcept { tell(control_, Handle{}, protocol::RequestKind::kRenew, true); }
+
 void Supervisor::stop(Deadline deadline) noexcept {
   if (control_ >= 0) {
     os::close_descriptor(control_);

@@ -147,17 +147,25 @@ QueueOutcome MessageQueue::put_locked(Place& place, const Message& message) noex
   return put_many_locked(place, {&message, 1}, put);
 }
 
-QueueOutcome MessageQueue::finish_put(Place& place, QueueOutcome outcome, std::size_t put) noexcept {
+QueueOutcome MessageQueue::finish_put(Place& place, QueueOutcome outcome, std::size_t put, Waking waking) noexcept {
   static_cast<void>(tail_.lock.unlock(place));
   if (put != 0) {
     FT_CRASH_POINT("queue.put.unlocked");
-    Gate(not_empty_).notify_after_unlock(place, put);
+    Gate gate(not_empty_);
+    // Relaxed: whether anybody has taken anything since the sentry looked last; what it is worth is known better by then.
+    if (waking == Waking::kLazily && gate.has_post_taken() &&
+        head_.count.load(std::memory_order_relaxed) != watched_.load(std::memory_order_relaxed)) {
+      gate.notify_awake();
+    } else {
+      gate.notify_after_unlock(place, put);
+    }
   }
   return outcome;
 }
 
 // Flat, as the three below: one call for the most frequent puts and gets. What is called in rare cases says noinline.
-[[gnu::flatten]] QueueOutcome MessageQueue::try_put(Place& place, const Message& message, std::uint64_t* sequence) noexcept {
+[[gnu::flatten]] QueueOutcome MessageQueue::try_put(Place& place, const Message& message, std::uint64_t* sequence,
+                                                    Waking waking) noexcept {
   if (!lock_briefly(tail_, place)) {
     return QueueOutcome::kBusy;
   }
@@ -166,10 +174,11 @@ QueueOutcome MessageQueue::finish_put(Place& place, QueueOutcome outcome, std::s
   if (sequence != nullptr) {
     *sequence = tail_.count.load(std::memory_order_relaxed);  // written under this lock
   }
-  return finish_put(place, outcome, outcome == QueueOutcome::kDone ? 1 : 0);
+  return finish_put(place, outcome, outcome == QueueOutcome::kDone ? 1 : 0, waking);
 }
 
-[[gnu::flatten]] QueueOutcome MessageQueue::try_put_word(Place& place, std::uint32_t kind, std::uint64_t word) noexcept {
+[[gnu::flatten]] QueueOutcome MessageQueue::try_put_word(Place& place, std::uint32_t kind, std::uint64_t word,
+                                                         Waking waking) noexcept {
   if (!lock_briefly(tail_, place)) {
     return QueueOutcome::kBusy;
   }
@@ -180,7 +189,7 @@ QueueOutcome MessageQueue::finish_put(Place& place, QueueOutcome outcome, std::s
     cell.handles = 0;
     std::memcpy(cell.bytes.data(), &word, sizeof word);
   });
-  return finish_put(place, outcome, outcome == QueueOutcome::kDone ? 1 : 0);
+  return finish_put(place, outcome, outcome == QueueOutcome::kDone ? 1 : 0, waking);
 }
 
 QueueOutcome MessageQueue::put_until(Place& place, const Message& message, WaitContext& context,

@@ -4,6 +4,7 @@
 #include "freethreading/crash_point.hpp"
 #include "freethreading/queue/message_queue.hpp"
 #include "queue/layout.hpp"
+#include "queue/sentry.hpp"
 #include "sync/gate.hpp"
 
 namespace freethreading {
@@ -38,6 +39,7 @@ QueueOutcome MessageQueue::wait_not_empty(Place& place, WaitContext& context) no
 }
 
 QueueOutcome MessageQueue::wait_not_empty(Place& place, WaitContext& context, std::uint32_t epoch) noexcept {
+  Sentry sentry(*this, place);
   for (;;) {
     Gate gate(not_empty_);
     const std::uint32_t token = gate.prepare();
@@ -47,10 +49,11 @@ QueueOutcome MessageQueue::wait_not_empty(Place& place, WaitContext& context, st
     if (shutdown == kImmediate) {
       return QueueOutcome::kShutDown;
     }
-    if (size() != 0) {
+    const bool is_empty = size() == 0;
+    if (!is_empty && sentry.takes()) {
       return settle(head_, place, context);
     }
-    if (shutdown != kOpen) {
+    if (is_empty && shutdown != kOpen) {
       return QueueOutcome::kShutDown;
     }
     if (wake_epoch() != epoch) {
@@ -59,7 +62,7 @@ QueueOutcome MessageQueue::wait_not_empty(Place& place, WaitContext& context, st
     if (context.deadline.passed()) {
       return QueueOutcome::kTimedOut;
     }
-    if (gate.wait(place, token, context) == WaitOutcome::kInterrupted) {
+    if (sentry.wait(gate, token, context) == WaitOutcome::kInterrupted) {
       return QueueOutcome::kInterrupted;
     }
   }

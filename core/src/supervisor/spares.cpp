@@ -18,7 +18,7 @@ constexpr std::size_t kMost = 64;
 constexpr std::size_t kDescriptorsForEach = 16;
 // What is a while: a short one where less than a part is left.
 constexpr Nanoseconds kPause = 10 * kMillisecond;
-constexpr Nanoseconds kShortPause = kMillisecond;
+constexpr Nanoseconds kShortPause = kMillisecond / 4;
 constexpr std::size_t kPart = 4;
 
 }  // namespace
@@ -79,6 +79,12 @@ void Spares::let_go() noexcept {
   }
   for (Spare& spare : parked_) {
     spare.rested = true;
+  }
+}
+
+void Spares::let_all_go() noexcept {
+  while (!parked_.empty()) {
+    os::close_descriptor(take().socket);
   }
 }
 

@@ -42,6 +42,8 @@ class Spares {
   bool forget(int pid) noexcept;
   // Lets go of those that nobody has needed for long. The others rest. REQUIRES: no worker waits for one of them.
   void let_go() noexcept;
+  // Lets go of all: there will be better ones.
+  void let_all_go() noexcept;
   // Sends each SIGKILL.
   void kill_all() const noexcept;
 

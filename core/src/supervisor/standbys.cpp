@@ -12,7 +12,12 @@ constexpr Nanoseconds kPatience = kSecond / 2;
 
 }  // namespace
 
-void Standbys::add(std::uint64_t crew, Waiting start) { standbys_.push_back({.crew = crew, .start = std::move(start)}); }
+void Standbys::add(std::uint64_t crew, Waiting start, std::uint64_t missing) {
+  standbys_.push_back({.crew = crew,
+                       .start = std::move(start),
+                       .missing = missing,
+                       .due = missing != 0 ? Deadline::after(kPatience) : Deadline::never()});
+}
 
 Standbys::Standby* Standbys::find(std::uint64_t crew) noexcept {
   const auto found = std::find_if(standbys_.begin(), standbys_.end(),

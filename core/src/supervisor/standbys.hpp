@@ -15,7 +15,8 @@ namespace freethreading::supervisor {
 
 class Standbys {
  public:
-  void add(std::uint64_t crew, Waiting start);
+  // `missing`: how many workers of the crew died before, and for which none was asked.
+  void add(std::uint64_t crew, Waiting start, std::uint64_t missing);
   // A worker of that crew has died, and not because there is less to do.
   void died(std::uint64_t crew) noexcept;
   // The program has asked for a worker of that crew.
@@ -33,7 +34,7 @@ class Standbys {
   struct Standby {
     std::uint64_t crew;
     Waiting start;
-    int missing = 0;  // workers of the crew that died and for which none was asked
+    std::uint64_t missing = 0;  // workers of the crew that died and for which none was asked
     Deadline due = Deadline::never();
   };
   [[nodiscard]] Standby* find(std::uint64_t crew) noexcept;

@@ -23,6 +23,12 @@ constexpr std::size_t kMaxOrders = 16;
 constexpr Nanoseconds kEndTimeout = kSecond;
 constexpr std::int32_t kExitedWithOne = 1 << 8;  // as waitpid tells of exit code 1
 
+// Whether it leaves, and nobody is to come in its place.
+bool has_less_to_do(const WorkerRecord& record) noexcept {
+  const auto leaving = static_cast<Leaving>(record.leaving.load());
+  return leaving == Leaving::kSurplus || leaving == Leaving::kIdle;
+}
+
 enum Source : unsigned { kProgram = 1U << 0, kControl = 1U << 1, kZygote = 1U << 2, kSignals = 1U << 3 };
 
 }  // namespace
@@ -40,6 +46,7 @@ int Supervision::run() {
     handle(os::wait_readable({program_, protocol::kControl, zygote_.socket(), signals_}, next()));
     memory_.look(records_);
     use_standbys();
+    order_import();
     start_waiting();
     spares_.let_go();
     order_spares();
@@ -102,7 +109,18 @@ void Supervision::receive_requests() {
     if (result != os::PacketResult::kDone) {
       return;
     }
+    if (request.kind == protocol::RequestKind::kImport) {
+      if (!waiting.descriptors.empty()) {
+        imports_.add(waiting.descriptors.front());
+      }
+      continue;
+    }
+    if (request.kind == protocol::RequestKind::kRenew) {
+      renew_zygote();
+      continue;
+    }
     waiting.token = request.token;
+    waiting.behind = imports_.asked();
     waiting.record = session_->open({.session = session_->id(),
                                      .offset = request.offset,
                                      .generation = request.generation,
@@ -124,14 +142,24 @@ void Supervision::take_request(const protocol::StartRequest& request, Waiting wa
       waiting_.push_back(std::move(waiting));
       spares_.expect_more();
       break;
-    case protocol::RequestKind::kStandby:
-      standbys_.add(crew, std::move(waiting));
+    case protocol::RequestKind::kStandby: {
+      const std::uint64_t missing = missing_beside(body(waiting.record));
+      standbys_.add(crew, std::move(waiting), missing);
       break;
+    }
     case protocol::RequestKind::kWithdraw:
       if (std::optional<Waiting> standby = standbys_.take(waiting.record)) {
         fail(*standby, kExitedWithOne);
+      } else if (const auto start = std::find_if(waiting_.begin(), waiting_.end(),
+                                                 [&](const Waiting& other) { return other.record == waiting.record; });
+                 start != waiting_.end()) {
+        fail(*start, kExitedWithOne);
+        waiting_.erase(start);
       }
       forget(waiting);
+      break;
+    case protocol::RequestKind::kImport:  // these have no record
+    case protocol::RequestKind::kRenew:
       break;
     case protocol::RequestKind::kEnd:
       if (std::find(records_.begin(), records_.end(), waiting.record) != records_.end()) {  // else it has ended
@@ -142,9 +170,21 @@ void Supervision::take_request(const protocol::StartRequest& request, Waiting wa
   }
 }
 
+// Workers that the program counted when it asked for the standby, and that have died since: their deaths were met before it was.
+std::uint64_t Supervision::missing_beside(const WorkerRecord& standby) const noexcept {
+  const auto stays = [&](const WorkerRecord& record) {
+    return record.crew == standby.crew && !has_less_to_do(record);
+  };
+  const auto others =
+      std::count_if(waiting_.begin(), waiting_.end(), [&](const Waiting& start) { return stays(body(start.record)); }) +
+      std::count_if(records_.begin(), records_.end(), [&](ObjectHeader* record) { return stays(body(record)); });
+  return standby.beside - std::min(standby.beside, static_cast<std::uint64_t>(others));
+}
+
 void Supervision::use_standbys() {
   while (std::optional<Waiting> standby = standbys_.take_due()) {
     waiting_.push_back(std::move(*standby));
+    waiting_.back().behind = imports_.asked();
     spares_.expect_more();
     FT_CRASH_POINT("supervisor.standby.used");
   }
@@ -152,6 +192,15 @@ void Supervision::use_standbys() {
 
 void Supervision::receive_answers() {
   while (const auto forked = zygote_.next_answer()) {
+    if (forked->kind == protocol::AnswerKind::kSuccessor) {
+      FT_CRASH_POINT("supervisor.import.succeeded");
+      spares_.let_all_go();
+      continue;
+    }
+    if (forked->kind == protocol::AnswerKind::kImported) {
+      imports_.done();
+      continue;
+    }
     ordered_ -= ordered_ != 0 ? 1 : 0;
     const auto ended = std::find_if(strangers_.begin(), strangers_.end(),
                                     [&](const os::Ended& stranger) { return stranger.pid == forked->pid; });
@@ -178,8 +227,30 @@ void Supervision::receive_answers() {
 }
 
 void Supervision::start_waiting() {
-  while (!waiting_.empty() && spares_.count() != 0) {
+  while (!waiting_.empty() && imports_.has_done(waiting_.front().behind) && spares_.count() != 0) {
     hand_over(spares_.take());
+  }
+}
+
+// Of those who wait, the ones that wait for a spare alone: they were asked for before the others.
+std::size_t Supervision::ready_to_start() const noexcept {
+  const auto behind = std::find_if(waiting_.begin(), waiting_.end(),
+                                   [&](const Waiting& waiting) { return !imports_.has_done(waiting.behind); });
+  return static_cast<std::size_t>(behind - waiting_.begin());
+}
+
+void Supervision::order_import() {
+  const int description = imports_.next();
+  if (description < 0) {
+    return;
+  }
+  if (!zygote_.start(death_pipe_, mask_before_)) {
+    imports_.done();  // the workers' starts tell
+  } else if (zygote_.order_import(description)) {
+    imports_.ordered();
+    FT_CRASH_POINT("supervisor.import.ordered");
+  } else {
+    refused_ = true;
   }
 }
 
@@ -206,9 +277,25 @@ void Supervision::hand_over(const Spare& spare) {
   waiting_.pop_front();
 }
 
+// What it has imported is not what the program has any more. Its end is a stranger's.
+void Supervision::renew_zygote() {
+  if (zygote_.pid() != 0) {
+    receive_answers();
+    os::kill_process(zygote_.pid(), os::kKill);
+    zygote_.forget();
+  }
+  ordered_ = 0;
+  refused_ = false;
+  strangers_.clear();
+  imports_.again();
+  spares_.let_all_go();
+}
+
 void Supervision::order_spares() {
   // For those who wait, whom start_waiting() has left no spare. Else one at a time: who asks now waits for no other forks.
-  while (ordered_ < std::min(waiting_.size(), kMaxOrders) || (ordered_ == 0 && spares_.is_short())) {
+  // Those that were forked while modules are imported would be let go.
+  while (ordered_ < std::min(ready_to_start(), kMaxOrders) ||
+         (ordered_ == 0 && !imports_.is_out() && spares_.is_short())) {
     if (!zygote_.start(death_pipe_, mask_before_)) {
       spares_.expect_none();
       if (!waiting_.empty()) {
@@ -257,6 +344,9 @@ void Supervision::forget(Waiting& start) {
 void Supervision::bury_the_dead() {
   for (os::Ended ended = os::next_ended_child(); ended.pid != 0; ended = os::next_ended_child()) {
     if (ended.pid == zygote_.pid()) {
+      receive_answers();  // its last words: it may have a successor
+    }
+    if (ended.pid == zygote_.pid()) {
       bury_zygote(ended.status);
     } else {
       bury_process(ended.pid, ended.status);
@@ -266,8 +356,10 @@ void Supervision::bury_the_dead() {
 }
 
 void Supervision::bury_zygote(std::int32_t status) {
-  receive_answers();  // its last words
   zygote_.forget();
+  if (imports_.is_out()) {
+    imports_.done();  // workers import for themselves
+  }
   const bool was_needed = ordered_ != 0 || refused_;
   ordered_ = 0;
   refused_ = false;
@@ -288,8 +380,7 @@ void Supervision::bury_process(int pid, std::int32_t status) {
   if (found != records_.end()) {
     ObjectHeader* record = *found;
     records_.erase(found);
-    const auto leaving = static_cast<Leaving>(body(record).leaving.load());
-    if (leaving != Leaving::kSurplus && leaving != Leaving::kIdle) {
+    if (!has_less_to_do(body(record))) {
       standbys_.died(body(record).crew);
     }
     body(record).wait_status.store(status);

@@ -14,6 +14,7 @@
 #include "os/children.hpp"
 #include "os/signals.hpp"
 #include "pool/supervisor_protocol.hpp"
+#include "supervisor/imports.hpp"
 #include "supervisor/spares.hpp"
 #include "supervisor/standbys.hpp"
 #include "supervisor/sweeper.hpp"
@@ -40,11 +41,15 @@ class Supervision {
   void handle(unsigned ready);
   void receive_requests();
   void take_request(const protocol::StartRequest& request, Waiting waiting);
+  [[nodiscard]] std::uint64_t missing_beside(const WorkerRecord& standby) const noexcept;
   void use_standbys();
   void receive_answers();
   void start_waiting();
   void hand_over(const Spare& spare);
+  void order_import();
+  void renew_zygote();
   void order_spares();
+  [[nodiscard]] std::size_t ready_to_start() const noexcept;
   void bury_the_dead();
   void bury_zygote(std::int32_t status);
   void bury_process(int pid, std::int32_t status);
@@ -67,6 +72,7 @@ class Supervision {
   std::deque<Waiting> waiting_;
   Spares spares_;
   Standbys standbys_;
+  Imports imports_;
   MemoryWatch memory_;
   std::size_t ordered_ = 0;  // spares that the zygote has not answered for
   bool refused_ = false;     // the zygote would take no order: it ends

@@ -1,6 +1,7 @@
 // A worker that was asked for and that no spare has yet.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "freethreading/memory/session.hpp"
@@ -12,7 +13,8 @@ struct Waiting {
   ObjectHeader* record;  // a reference; null: it was passed on
   WorkerToken token;
   std::vector<int> descriptors;
-  int attempts = 0;  // spares that were lost while this was the first of all
+  std::uint64_t behind = 0;  // so many imports (imports.hpp)
+  int attempts = 0;          // spares that were lost while this was the first of all
 };
 
 }  // namespace freethreading::supervisor

@@ -22,19 +22,26 @@ bool Zygote::start(int death_pipe, const os::SignalMask& mask) {
   return pid_ != 0;
 }
 
-bool Zygote::order() {
-  const protocol::ForkOrder order{.number = ++ordered_};
-  return os::send_packet(socket_, &order, sizeof order, {}, false) == os::PacketResult::kDone;
+bool Zygote::order() { return send(protocol::OrderKind::kFork, {}); }
+
+bool Zygote::order_import(int description) { return send(protocol::OrderKind::kImport, {description}); }
+
+bool Zygote::send(protocol::OrderKind kind, const std::vector<int>& descriptors) const {
+  const protocol::ZygoteOrder order{.kind = kind};
+  return os::send_packet(socket_, &order, sizeof order, descriptors, false) == os::PacketResult::kDone;
 }
 
-std::optional<Forked> Zygote::next_answer() {
-  protocol::ForkAnswer answer{};
+std::optional<Answer> Zygote::next_answer() {
+  protocol::ZygoteAnswer answer{};
   std::size_t size = sizeof answer;
   std::vector<int> descriptors;
   if (os::receive_packet(socket_, &answer, size, descriptors, false) != os::PacketResult::kDone || size != sizeof answer) {
     return std::nullopt;
   }
-  return Forked{.pid = answer.pid, .socket = descriptors.empty() ? -1 : descriptors.front()};
+  if (answer.kind == protocol::AnswerKind::kSuccessor) {
+    pid_ = answer.pid;
+  }
+  return Answer{.kind = answer.kind, .pid = answer.pid, .socket = descriptors.empty() ? -1 : descriptors.front()};
 }
 
 void Zygote::forget() noexcept {

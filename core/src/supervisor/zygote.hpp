@@ -1,7 +1,7 @@
-// Zygote: the supervisor's replaceable child that forks spares, one for each order.
+// Zygote: the supervisor's replaceable child that forks spares, one for each order, and imports modules for them, in a fork that
+// takes its place.
 #pragma once
 
-#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,10 +11,10 @@
 
 namespace freethreading::supervisor {
 
-// What came of an order.
-struct Forked {
-  int pid = 0;      // 0: it could not be forked
-  int socket = -1;  // its orders go there; -1: there was no descriptor left for it, and it leaves
+struct Answer {
+  protocol::AnswerKind kind = protocol::AnswerKind::kSpare;
+  int pid = 0;      // of the spare; 0: it could not be forked
+  int socket = -1;  // the spare's orders go there; -1: there was no descriptor left for it, and it leaves
 };
 
 class Zygote {
@@ -28,18 +28,21 @@ class Zygote {
   bool start(int death_pipe, const os::SignalMask& mask);
   // Orders a spare and waits for no answer. False: it is gone, or has too many orders before it.
   bool order();
-  // An answer that has come; none: no more, or it is gone.
-  std::optional<Forked> next_answer();
+  // Orders an import, of what the file says. False as above.
+  bool order_import(int description);
+  // An answer that has come; none: no more, or it is gone. Behind kSuccessor pid() is the successor's.
+  std::optional<Answer> next_answer();
   void forget() noexcept;
 
   [[nodiscard]] int pid() const noexcept { return pid_; }
   [[nodiscard]] int socket() const noexcept { return socket_; }
 
  private:
+  [[nodiscard]] bool send(protocol::OrderKind kind, const std::vector<int>& descriptors) const;
+
   std::vector<std::string> argv_;
   int pid_ = 0;
   int socket_ = -1;
-  std::uint64_t ordered_ = 0;
 };
 
 }  // namespace freethreading::supervisor

@@ -75,6 +75,16 @@ TYPED_TEST(GateTest, TimesOut) {
   EXPECT_EQ(gate.wait(this->place_, gate.prepare(), context), WaitOutcome::kTimedOut);
 }
 
+TYPED_TEST(GateTest, NotifyAllEndsAPostThatNobodyHolds) {
+  Gate gate(this->shared_.word);
+  ASSERT_TRUE(gate.take_post(gate.prepare()));  // and dies
+  gate.notify_one(this->place_);
+  EXPECT_TRUE(gate.has_post_taken());
+  gate.notify_all(this->place_);
+  EXPECT_FALSE(gate.has_post_taken());
+  EXPECT_TRUE(gate.take_post(gate.prepare()));
+}
+
 TYPED_TEST(GateTest, NotifyAllReachesEverybody) {
   Gate gate(this->shared_.word);
   Sleeper one([&] { EXPECT_TRUE(this->take()); });

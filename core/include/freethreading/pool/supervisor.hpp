@@ -44,11 +44,17 @@ class Supervisor {
   // `standby`: it is started only where a worker of its crew dies and no other one is asked for.
   [[nodiscard]] bool request(WorkerRecord& record, const Handle& handle, const WorkerToken& token,
                              const std::vector<int>& descriptors, bool standby);
-  // A standby is not needed any more: it ends as kFailed, or was started already. Nothing where the supervisor is gone.
+  // A worker that was asked for, or a standby, is not needed any more: it ends as kFailed, or has a process already. Nothing where the
+  // supervisor is gone.
   void withdraw(const Handle& handle) noexcept;
   // Has the worker killed if it is in the task of that tag, and in no other; its record's `ended` says so then. It may be too late, or
   // too early, or not be sent where the supervisor takes nothing (it is stopped): who wants to be sure asks again.
   void end_task(WorkerRecord& record, const Handle& handle, std::uint64_t tag) noexcept;
+  // Workers that are asked for from now on are to have modules from their beginning: `description` is an open file that tells the zygote
+  // which, and stays the caller's. Nothing where the supervisor is gone.
+  void import_modules(int description) noexcept;
+  // Workers that are asked for from now on come from a new zygote. Nothing where the supervisor is gone.
+  void renew_zygote() noexcept;
   // The supervisor's process id; 0: there is none.
   [[nodiscard]] int pid() const noexcept { return pid_; }
   // Ends supervisor, zygote and all workers; waits for the supervisor's end until the deadline.

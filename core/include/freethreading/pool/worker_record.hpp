@@ -44,6 +44,7 @@ struct WorkerRecord {
   std::atomic<std::uint32_t> leaving;      // Leaving; written by the worker, which takes no task behind it
   std::atomic<std::uint32_t> is_ready;     // 1: its initializer is done; written by the worker
   std::uint64_t crew;                      // which of the program's workers it stands in for and may be replaced by; 0: none
+  std::uint64_t beside;                    // of a standby: how many others of its crew the program knew of when it asked
   std::uint64_t memory_limit;              // bytes; beyond kFarOver times that it is killed in the middle of a task; 0: never
   std::atomic<std::uint64_t> excess;       // bytes that it had when it was killed for that; 0: it was not
   std::atomic<std::uint64_t> to_end;       // tag of the task that it shall be killed in; 0: of none

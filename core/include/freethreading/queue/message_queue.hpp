@@ -40,6 +40,10 @@ enum class [[nodiscard]] QueueOutcome : std::uint8_t {
   kNoMemory,
 };
 
+// Whether a put wakes a consumer that sleeps. kLazily: not where others are at work that will soon be free, as far as can be known;
+// the queue's sentry sees to it that nothing waits for long. Only in a queue that has one.
+enum class Waking : std::uint8_t { kAtOnce, kLazily };
+
 struct Segment;
 
 class MessageQueue {
@@ -54,13 +58,14 @@ class MessageQueue {
   // Puts without waiting. kDone (the message's block belongs to the queue from now on), kFull, kBusy, kShutDown,
   // kNoMemory; in all but kDone the message is still the caller's. A message in a block keeps its inline bytes too. `sequence`:
   // the message's number in the queue, counted from 1 (see TakeNote).
-  QueueOutcome try_put(Place& place, const Message& message, std::uint64_t* sequence = nullptr) noexcept;
+  QueueOutcome try_put(Place& place, const Message& message, std::uint64_t* sequence = nullptr,
+                       Waking waking = Waking::kAtOnce) noexcept;
   // Takes the oldest item without waiting: kDone (`out` and its block are the caller's), kEmpty, kBusy, kShutDown (shut
   // down and empty), kNoMemory. Counts as unfinished for task_done(), owed by the calling process.
   QueueOutcome try_get(Place& place, Message& out, TakeNote* note = nullptr) noexcept;
   // The same for what has no payload but one word, its first inline bytes, and for a taker that wants no more of a message; in
   // private memory only. For references, which threads pass as fast as they can.
-  QueueOutcome try_put_word(Place& place, std::uint32_t kind, std::uint64_t word) noexcept;
+  QueueOutcome try_put_word(Place& place, std::uint32_t kind, std::uint64_t word, Waking waking = Waking::kAtOnce) noexcept;
   QueueOutcome try_get_word(Place& place, std::uint64_t& word) noexcept;
   // The same for several, with one taking of the lock. `put` / `got` says how many of them, from the first on, were put or
   // taken. try_put_many: kDone (all of them); else the outcome of the first that was not. try_get_many: kDone (one at
@@ -85,6 +90,8 @@ class MessageQueue {
   // Takes a message back that was put: kDone (its kind is Message::kWithdrawn, so whoever takes it discards it), kEmpty (it was
   // taken before). kTimedOut, kInterrupted as the waits. REQUIRES: it was put.
   QueueOutcome withdraw_until(Place& place, std::uint64_t sequence, WaitContext& context) noexcept;
+  // From now on one of its waiting consumers is its sentry (docs/design/waiting.md). REQUIRES: there is no consumer yet.
+  void keep_sentry() noexcept { has_sentry_.store(true); }
   // Makes every wait_not_empty() that runs now return kDone. For a consumer that also watches something else.
   void wake_consumers(Place& place) noexcept;
   [[nodiscard]] std::uint32_t wake_epoch() const noexcept;
@@ -130,6 +137,7 @@ class MessageQueue {
  private:
   friend struct QueueRecovery;
   friend struct OwedLedger;
+  friend class Sentry;
 
   // One end. Its lock guards all of it; the others' reads of `count` and `intent` are atomic.
   //
@@ -166,7 +174,7 @@ class MessageQueue {
   [[nodiscard]] bool refresh_capacity(std::uint64_t index, std::uint64_t bound) noexcept;
   [[nodiscard]] bool bytes_fit(std::uint64_t index, std::uint64_t pending, std::uint64_t size) noexcept;
   [[nodiscard]] std::size_t count_fitting(std::uint64_t index, std::span<const Message> messages) noexcept;
-  QueueOutcome finish_put(Place& place, QueueOutcome outcome, std::size_t put) noexcept;
+  QueueOutcome finish_put(Place& place, QueueOutcome outcome, std::size_t put, Waking waking = Waking::kAtOnce) noexcept;
 
   struct Taken {
     QueueOutcome outcome;
@@ -196,12 +204,14 @@ class MessageQueue {
   std::atomic<std::uint32_t> not_empty_;  // gates: what parked consumers, producers and joiners sleep on
   std::atomic<std::uint32_t> not_full_;
   std::atomic<std::uint32_t> wakes_;      // calls of wake_consumers
+  std::atomic<bool> has_sentry_;          // written before there are consumers
   std::atomic<Offset> owed_;              // first OwedBlock; made at the first get
   std::atomic<Offset> spare_;             // a used-up segment for the next extension; guarded by tail_.lock
   // Written by task_done.
   alignas(64) std::atomic<std::uint64_t> finished_;
   std::atomic<std::uint64_t> strangers_;  // of these, by processes that took nothing
   std::atomic<std::uint32_t> join_gate_;
+  std::atomic<std::uint64_t> watched_;  // head_.count when the sentry's nap began
 };
 
 }  // namespace freethreading
