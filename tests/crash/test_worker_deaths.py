@@ -108,8 +108,7 @@ def test_workers_outlive_a_killed_zygote_and_the_next_worker_gets_a_new_one() ->
         worker.pid  # its zygote is there
         zygotes = processes.zygotes()
         assert zygotes
-        for pid in zygotes:
-            os.kill(pid, signal.SIGKILL)
+        kill(zygotes)
         until(lambda: not any(map(alive, zygotes)))
         print(works(), worker.is_alive())
         event.set()
@@ -125,8 +124,7 @@ def test_killed_spares_are_not_missed() -> None:
         until(processes.spares)
         for round in range(3):
             spares = processes.spares()
-            for pid in spares:
-                os.kill(pid, signal.SIGKILL)
+            kill(spares)
             until(lambda: not any(map(alive, spares)))
             assert works()
         print("works")
@@ -197,8 +195,7 @@ def test_an_interrupt_that_spares_get_is_no_later_worker_s() -> None:
     printed = answers("""
         assert works()
         until(processes.spares)
-        for pid in processes.spares():
-            os.kill(pid, signal.SIGINT)
+        kill(processes.spares(), signal.SIGINT)
         print([works() for _ in range(3)])
     """)
     assert printed == "[True, True, True]"

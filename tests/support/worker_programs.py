@@ -9,7 +9,10 @@ import textwrap
 
 # The first lines of every program: what the tests call on.
 PRELUDE = """
-import os, signal, sys, threading, time
+import contextlib, faulthandler, os, signal, sys, threading, time
+# All stacks before run() gives it up. Not by faulthandler's timer: a forked child would wait for its thread at its end.
+faulthandler.register(signal.SIGALRM, chain=True)
+signal.alarm(50)
 import freethreading
 from freethreading import _supervisor
 from support import processes
@@ -22,6 +25,12 @@ def put(queue, value):
 
 def alive(pid):
     return pid in processes.alive()
+
+def kill(pids, how=signal.SIGKILL):
+    for pid in pids:
+        # Among those of a zygote may be one that only forks a spare, and has ended.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, how)
 
 def until(condition):
     deadline = time.monotonic() + 20

@@ -146,8 +146,9 @@ def test_one_that_is_far_too_large_is_ended_beside_others(pipe: Path) -> None:
     gate: Any = freethreading.Event()
     with freethreading.WorkerPoolExecutor(2, max_memory_per_child=LIMIT) as executor:
         grows = executor.submit(grow_when_told, gate)
-        until(grows.running, "a worker has it")
-        [member] = [m for m in crew_of(executor)._members if m.process.record.item]
+        members = crew_of(executor)._members
+        until(lambda: any(member.process.record.item for member in members), "a worker runs it")
+        [member] = [member for member in members if member.process.record.item]
         told = executor.submit(tell_when_gone, pipe, member.process.pid)
         until(told.running, "the other worker has it")
         gate.set()
