@@ -532,6 +532,10 @@ PyMethodDef future_methods[] = {
      "which the call is made in; None, of both, where that is the context itself.\n\n"
      "False: it was not to be run. True: it is settled. None: and _invoke_callbacks() is to be called. A pair: the method\n"
      "that settles it and its argument."},
+    {"ask_to_end", future_ask_to_end, METH_NOARGS,
+     "ask_to_end($self, /)\n--\n\n"
+     "Asks a call that a thread runs to end: is_to_end() says so there, and where it raises CancelledError, it is cancelled. Whether\n"
+     "it runs."},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -37,6 +37,7 @@ struct FutureObject {
   Event done;
   std::uint32_t process;       // that made it
   std::atomic<bool> attached;  // with a call on its way: whether somebody is to be told when it is done
+  std::atomic<bool> is_to_end;  // with a call that a thread runs: whether it was asked to end
   // Written in the critical section; null: None, or not there yet. The outcome stays once the state is kFinished.
   bool has_failed;    // the outcome is an exception
   bool is_collected;  // it may be in a cycle, whatever its outcome is
@@ -88,8 +89,9 @@ PyObject* call_standard(PyObject* self, const char* name, PyObject* argument = n
 // Whether this thread hands out an engine's outcomes just now.
 bool is_handing();
 
-// run(prepare, outstanding), a method (future_run.cpp).
+// run(prepare, outstanding) and ask_to_end(), methods (future_run.cpp).
 PyObject* future_run(PyObject* self, PyObject* const* args, Py_ssize_t nargs);
+PyObject* future_ask_to_end(PyObject* self, PyObject* unused);
 // The functions of the module that go with it.
 extern PyMethodDef future_functions[];
 

@@ -63,6 +63,7 @@ PyObject* future_new(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*
   new (&future->state) std::atomic<FutureState>(FutureState::kPending);
   new (&future->done) Event();
   new (&future->attached) std::atomic<bool>(false);
+  new (&future->is_to_end) std::atomic<bool>(false);
   future->process = Place::private_memory().self();
   return self;
 }

@@ -3,6 +3,7 @@
 
 #include "args.hpp"
 #include "call_context.hpp"
+#include "errors.hpp"
 #include "future.hpp"
 #include "freethreading/sync/atomic_int64.hpp"
 #include "placement.hpp"
@@ -14,6 +15,17 @@ namespace {
 
 // How many engines' outcomes this thread hands out just now.
 thread_local int handed_out = 0;
+// The future whose call this thread runs just now, the innermost one; borrowed. Null: none.
+thread_local PyObject* running_here = nullptr;
+
+// Whether that is what the call of one that was asked to end has raised for it.
+bool has_ended_as_asked(PyObject* self, PyObject* exception) {
+  if (exception == nullptr || !future_of(self)->is_to_end.load()) return false;
+  State* state = state_of(self);
+  PyObject* type = state == nullptr ? nullptr : imported(state, Import::kCancelledError);
+  if (type == nullptr) PyErr_Clear();
+  return type != nullptr && PyErr_GivenExceptionMatches(exception, type) != 0;
+}
 
 // The value of the call that a future has, or null with its exception set. Its references are given up, for the traceback's frames
 // too. run_call(call) makes it in a context.
@@ -109,12 +121,19 @@ PyObject* run(PyObject* self, Contexts& contexts, AtomicInt64& outstanding) {
   if (!carries) {
     PyErr_SetString(PyExc_RuntimeError, "this future has no call");
   } else {
+    PyObject* outer = std::exchange(running_here, self);
     value = call_in(self, context, contexts);
+    running_here = outer;
   }
   Py_XDECREF(context);
   PyObject* exception = value == nullptr ? take_exception() : nullptr;
   // Before the outcome is known: who gives the next call then finds this worker free.
   outstanding.fetch_sub(1);
+  if (has_ended_as_asked(self, exception)) {
+    PyObject* answer = Py_BuildValue("(sO)", "end_cancelled", exception);
+    Py_DECREF(exception);
+    return answer;
+  }
   bool has_callbacks = false;
   const Change settled = settle_future(self, value, exception, &has_callbacks);
   PyObject* answer = Py_NewRef(has_callbacks ? Py_None : Py_True);
@@ -253,9 +272,18 @@ PyObject* handing(PyObject* /*module*/, PyObject* begins) {
   Py_RETURN_NONE;
 }
 
+PyObject* is_to_end(PyObject* /*module*/, PyObject* /*unused*/) {
+  return PyBool_FromLong(running_here != nullptr && future_of(running_here)->is_to_end.load() ? 1 : 0);
+}
+
 }  // namespace
 
 bool is_handing() { return handed_out != 0; }
+
+PyObject* future_ask_to_end(PyObject* self, PyObject* /*unused*/) {
+  future_of(self)->is_to_end.store(true);
+  return PyBool_FromLong(future_of(self)->state.load() == FutureState::kRunning ? 1 : 0);
+}
 
 PyObject* future_run(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
   if (nargs != 2) {
@@ -274,6 +302,8 @@ PyObject* future_run(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
 PyMethodDef future_functions[] = {
     {"handing", handing, METH_O,
      "handing(begins, /)\n--\n\nThis thread hands out an engine's outcomes from now on (True), or does so no more (False)."},
+    {"is_to_end", is_to_end, METH_NOARGS,
+     "is_to_end()\n--\n\nWhether the call that the calling thread runs was asked to end."},
     {"call_items", as_method(call_items), METH_FASTCALL,
      "call_items(function, items, star, context, prepare, /)\n--\n\n"
      "The values of function(item), or function(*item) where star is True, and the indices at which an exception stands in\n"

@@ -32,6 +32,7 @@ from freethreading._exceptions import (
 TYPE_CHECKING = False  # as typing's, without its import
 if TYPE_CHECKING:
     from freethreading._broadcast import broadcast as broadcast
+    from freethreading._cancel import Future as Future, check_cancelled as check_cancelled
     from freethreading._exceptions import (
         TaskTimeoutError as TaskTimeoutError,
         WorkerLostError as WorkerLostError,
@@ -58,6 +59,7 @@ __all__ = [
     "BoundedSemaphore",
     "Condition",
     "Event",
+    "Future",
     "HandleGoneError",
     "Lock",
     "NotPicklableError",
@@ -76,6 +78,7 @@ __all__ = [
     "active_children",
     "active_count",
     "broadcast",
+    "check_cancelled",
     "current_worker",
     "enumerate",
     "get_backend",
@@ -86,7 +89,9 @@ __all__ = [
 
 # Made on first use: a program that only wants a Lock does not pay for pools and for multiprocessing.
 _LAZY = {
+    "Future": "freethreading._cancel",
     "broadcast": "freethreading._broadcast",
+    "check_cancelled": "freethreading._cancel",
     "TaskTimeoutError": "freethreading._exceptions",
     "Worker": "freethreading._worker",
     "WorkerLostError": "freethreading._exceptions",

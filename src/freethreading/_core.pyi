@@ -12,6 +12,8 @@ _T = TypeVar("_T")
 _Timeout = SupportsFloat | SupportsIndex | None
 # A caller's context -> what makes the call's of it, or None.
 _Preparation = Callable[[Context], Callable[[Context], Context] | None]
+_Prepare = Callable[[Context], Context] | None
+_RunAnswer = bool | tuple[str, Any] | None
 
 # --- backend.cpp
 def get_backend() -> Literal["threading", "multiprocessing"]: ...
@@ -259,18 +261,13 @@ class NativeFuture:
     def set_running_or_notify_cancel(self) -> bool: ...
     def set_result(self, result: Any) -> None: ...
     def set_exception(self, exception: BaseException | None) -> None: ...
-    def run(
-        self, preparation: _Preparation | None, outstanding: AtomicInt64, /
-    ) -> bool | tuple[str, Any] | None: ...
+    def run(self, preparation: _Preparation | None, outstanding: AtomicInt64, /) -> _RunAnswer: ...
+    def ask_to_end(self) -> bool: ...
 
+def is_to_end() -> bool: ...
 def handing(begins: bool, /) -> None: ...
 def call_items(
-    function: Callable[..., Any],
-    items: Iterable[Any],
-    star: bool,
-    context: Context,
-    prepare: Callable[[Context], Context] | None,
-    /,
+    function: Callable[..., Any], items: Iterable[Any], star: bool, context: Context, prepare: _Prepare, /
 ) -> tuple[list[Any], list[int]]: ...
 def serve(
     queue: SimpleQueue[Any],
@@ -409,7 +406,7 @@ def serve_calls(
     functions: dict[int, tuple[Callable[..., Any], dict[str, Any], str]],
     find: Callable[[int], tuple[Callable[..., Any], dict[str, Any], str]],
     context: Context,
-    prepare: Callable[[Context], Context] | None,
+    prepare: _Prepare,
     answer: Callable[[bool, Any], tuple[int, bytes, list[object], list[memoryview]]],
     most: int,
     /,
@@ -421,7 +418,7 @@ def run_job(
     worker: int,
     function: Callable[..., Any],
     context: Context,
-    prepare: Callable[[Context], Context] | None,
+    prepare: _Prepare,
     answer: Callable[[bool, Any], tuple[int, bytes, list[object], list[memoryview]]],
     terms: WorkerTerms,
     tasks: Channel,
@@ -457,7 +454,7 @@ class ThreadJob:
         self,
         function: Callable[..., Any],
         context: Context,
-        prepare: Callable[[Context], Context] | None,
+        prepare: _Prepare,
         surplus: AtomicInt64 | None,
         /,
     ) -> int: ...

@@ -147,10 +147,11 @@ class Engine:
             return future
         return self.submit_for(future, CALL, function, [(args, kwargs)], item or 0, context)
 
-    def end_call(self, future: PoolFuture[Any]) -> None:
-        """Has the worker that runs this call end, and the call be cancelled. Waits for nobody. Does nothing where workers
-        are threads, or none runs it.
+    def end_call(self, future: PoolFuture[Any]) -> bool:
+        """Has the call, which a worker runs or has taken, be cancelled: a process ends, a thread is asked to. Waits for
+        nobody. False: it was not asked, since no worker runs it, or this is a forked child.
         """
+        raise NotImplementedError
 
     def end_map(self, sink: Sink) -> None:
         """Nobody wants what is left of this sink's map, whose jobs are cancelled: its chunks that have not begun are taken

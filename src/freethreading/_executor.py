@@ -93,8 +93,8 @@ class WorkerPoolExecutor(Executor):
             )
         )
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Schedules ``fn(*args, **kwargs)``. What pickling it raises is the future's exception."""
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> PoolFuture[T]:
+        """Schedules ``fn(*args, **kwargs)``. What pickling it raises is the :class:`Future`'s exception."""
         engine = self._engine
         give = engine.give
         if give is not None and (future := give(fn, args, kwargs)) is not None:

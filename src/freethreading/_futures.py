@@ -25,7 +25,7 @@ class PoolFuture(NativeFuture, Future[T]):
     """A Future of an executor's: may be waited for in a callback of another one, on whose return the executor depends."""
 
     def __await__(self) -> Generator[Any, None, T]:
-        """Waits in a task of asyncio's. Where that is cancelled, so is the call, by cancel_or_end()."""
+        """Waits in a task of asyncio's. Where that is cancelled, so is the call, by cancel(force=True)."""
         import asyncio
 
         engine: Engine | None = self._engine()
@@ -35,7 +35,7 @@ class PoolFuture(NativeFuture, Future[T]):
         try:
             yield from until_done(self.add_done_callback).__await__()
         except asyncio.CancelledError:
-            self.cancel_or_end()
+            self.cancel(force=True)
             raise
         if self.cancelled():
             raise asyncio.CancelledError
@@ -51,15 +51,25 @@ class PoolFuture(NativeFuture, Future[T]):
         if listener is not None:
             self.listen(listener)
 
-    def cancel_or_end(self) -> None:
-        """cancel(), and where a process runs the call already, it is ended: then it is cancelled a moment later."""
-        if not self.cancel() and not self.done():
-            engine: Engine | None = self._engine()
-            if engine is not None:
-                engine.end_call(self)
+    def cancel(self, *, force: bool = False) -> bool:
+        """Cancels the call if no worker has begun it; whether it is cancelled.
 
-    def end_cancelled(self) -> None:
-        """For who has ended its worker: it is cancelled. REQUIRES: its call is on its way no more."""
+        With `force` a call that runs is asked to end as well. A worker process that runs it is killed and replaced, and
+        the call is cancelled a moment later, as a rule within milliseconds: what it has written so far stays written. On
+        threads :func:`check_cancelled` raises in it, and where the call lets that pass, it is cancelled. True says then
+        that it was asked: it may still come to its end before. False: it was done already.
+
+        What waits for a call that is cancelled raises :class:`concurrent.futures.CancelledError`.
+        """
+        if super().cancel():
+            return True
+        if not force or self.done():
+            return self.cancelled()
+        engine: Engine | None = None if self._engine is None else self._engine()
+        return engine is not None and engine.end_call(self)
+
+    def end_cancelled(self, reason: object = None) -> None:  # noqa: ARG002
+        """For who has ended its call, as that exception says if any: it is cancelled. REQUIRES: it is no more on its way."""
         with self._condition:  # from here on the standard library's methods are what changes it
             if self._state not in ("PENDING", "RUNNING"):
                 return
@@ -81,6 +91,10 @@ class PoolFuture(NativeFuture, Future[T]):
         while not self.done() and (deadline is None or time.monotonic() < deadline):
             engine.pump()
         return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+PoolFuture.__name__ = PoolFuture.__qualname__ = "Future"
+PoolFuture.__module__ = "freethreading"
 
 
 class FutureSink:

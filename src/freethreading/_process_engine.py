@@ -191,10 +191,12 @@ class ProcessEngine(ProcessDrainer):
             return None
         return ProcessStream(self, function, sink, ordered, *self._name_for_jobs(prepared))
 
-    def end_call(self, future: PoolFuture[Any]) -> None:
-        if not self.inherited:
-            self._ending.append(future)
-            self._calls.nudge()
+    def end_call(self, future: PoolFuture[Any]) -> bool:
+        if self.inherited:
+            return False
+        self._ending.append(future)
+        self._calls.nudge()
+        return True
 
     def end_map(self, sink: Sink) -> None:
         if self.inherited:

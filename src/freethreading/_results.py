@@ -200,7 +200,7 @@ class ToldResult(ReportedResult):
             self._settle((False, cancelled))
 
     def _cancel(self) -> None:
-        self.future.cancel_or_end()
+        self.future.cancel(force=True)
 
 
 class MapResult(ReportedResult, PoolSink, ListSink):

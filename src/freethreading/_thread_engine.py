@@ -82,8 +82,6 @@ class ThreadEngine(Engine):
                 raise
 
     def submit(self, task: Task) -> None:
-        if self._strict and task.kind == CALL:
-            check_call(task)
         self._put(task)
 
     def submit_call(
@@ -92,17 +90,38 @@ class ThreadEngine(Engine):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         context: Context | None = None,
-        item: int | None = None,
+        item: int | None = None,  # noqa: ARG002
         owner: object = None,
         listener: Callable[[Any], object] | None = None,
     ) -> PoolFuture[Any]:
+        refused: Exception | None = None
         if self._strict:
-            return super().submit_call(function, args, kwargs, context, item, owner, listener)
-        future: PoolFuture[Any] = PoolFuture(self._reference, function, args, kwargs, context)
+            try:
+                _serialize.check((function, args, kwargs), ("func", "args", "kwargs"))
+            except Exception as error:
+                if owner is not None:
+                    raise
+                refused = error
+            function, args, kwargs = strict_call, (function, args, kwargs), {}
+        future: PoolFuture[Any]
+        if refused is None:
+            future = PoolFuture(self._reference, function, args, kwargs, context)
+        else:
+            future = PoolFuture(self._reference)
         if owner is not None or listener is not None:
             future.prepare(owner, listener)
-        self._put(future)
+        if refused is None:
+            self._put(future)
+        else:
+            self._fail_at_once(future, refused)
         return future
+
+    def is_terminated(self) -> bool:
+        """Whether its workers, where they run a call, are to end."""
+        return self._state == TERMINATED
+
+    def end_call(self, future: PoolFuture[Any]) -> bool:
+        return not self.inherited and future.ask_to_end()
 
     def carries(self, function: Callable[..., Any]) -> bool:  # noqa: ARG002
         return not self._strict
@@ -283,7 +302,7 @@ class ThreadEngine(Engine):
         prefix = self.options.name_prefix
         name = f"{prefix}_{self._started}" if prefix else None
         cpus = share_of(self.options.cpus, self.options.workers)
-        thread = PoolThread(target=self._work, name=name, daemon=not self.options.lasting, cpus=cpus)
+        thread = PoolThread(self._work, name, not self.options.lasting, cpus, self.is_terminated)
         self._started += 1
         self._threads.add(thread)
         self._count_surplus()
@@ -427,8 +446,8 @@ class ThreadEngine(Engine):
             self._work_on(task, me, home)
             return True
         first, deliver = task.first, task.sink.deliver
-        if task.kind == CALL or self._strict:
-            outcomes = self._run(task, home)
+        if self._strict:
+            outcomes = [home.context_for(task.context).run(strict_outcome, task, item) for item in task.items]
             # Before the outcomes are known: who submits the next task then finds this worker free.
             self._outstanding.fetch_sub(1)
             self._hand_out(me, deliver, first, outcomes)
@@ -504,12 +523,6 @@ class ThreadEngine(Engine):
         self._queue.put(work)  # it is for one that waits
         time.sleep(PUMP_SECONDS)
 
-    def _run(self, task: Task, home: Home) -> list[Outcome]:
-        if self._strict:
-            return [home.context_for(task.context).run(strict_outcome, task, item) for item in task.items]
-        run = home.context_for(task.context).run
-        return [run(call_item, task.kind, task.function, item) for item in task.items]
-
     def _take_all(self) -> list[Work]:
         # Takes all that waits out of the queue.
         found: list[Work] = []
@@ -562,16 +575,19 @@ def this_thread() -> PoolThread:
     return me
 
 
-def check_call(task: Task) -> None:
-    """Raises what pickling the call would raise on processes."""
-    _serialize.check((task.function, *task.items[0]), ("func", "args", "kwargs"))
+def strict_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The call's outcome, which would pickle."""
+    done, value = call_item(CALL, function, (args, kwargs))
+    _serialize.check(value, "result")
+    if not done:
+        raise value
+    return value
 
 
 def strict_outcome(task: Task, item: Any) -> Outcome:
     """Runs an item only if it and its result would pickle."""
     try:
-        if task.kind != CALL:
-            _serialize.check(item, "item")
+        _serialize.check(item, "item")
         outcome = call_item(task.kind, task.function, item)
         _serialize.check(outcome[1], "result")
     except BaseException as error:

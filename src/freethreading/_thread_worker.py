@@ -163,12 +163,20 @@ class WorkerThread(FacadeThread):
 class PoolThread(FacadeThread):
     """A pool's worker that is a thread, for so many CPUs: its facade is a Worker that nobody made."""
 
-    def __init__(self, target: Callable[[], object], name: str | None, daemon: bool, cpus: int) -> None:
+    def __init__(
+        self,
+        target: Callable[[], object],
+        name: str | None,
+        daemon: bool,
+        cpus: int,
+        is_terminated: Callable[[], bool],
+    ) -> None:
         super().__init__(
             facade_of(self), name if name is not None else f"PoolWorker-{next(_pool_numbers)}", daemon
         )
         self._work = target
         self.cpus = cpus
+        self.is_terminated = is_terminated  # whether its pool is
         self.home: Home | None = None  # what its calls' contexts come from, once it serves
         self.busy = AtomicInt64(0, shared=False)  # 1: in a task
 

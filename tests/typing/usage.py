@@ -1,6 +1,7 @@
 """Programs as users type them: mypy and basedpyright must see these types, in an installed package. Not run."""
 
-from concurrent.futures import Executor, Future
+import concurrent.futures
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from freethreading import (
     Barrier,
     Condition,
     Event,
+    Future,
     Lock,
     Queue,
     RLock,
@@ -20,6 +22,7 @@ from freethreading import (
     WorkerPool,
     WorkerPoolExecutor,
     active_children,
+    check_cancelled,
     current_worker,
     enumerate,
     get_backend,
@@ -71,7 +74,12 @@ def run() -> None:
     with WorkerPool(workers=2) as pool:
         assert_type(pool.map(square, [1, 2]), list[Any])
     with WorkerPoolExecutor(max_workers=2) as executor:
-        assert_type(executor.submit(square, 3), Future[int])
+        future = executor.submit(square, 3)
+        assert_type(future, Future[int])
+        assert_type(future.cancel(force=True), bool)
+        any_executors: concurrent.futures.Future[int] = future
+        del any_executors
+    check_cancelled()
     same: Executor = executor
     del same
 

@@ -8,6 +8,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from contextvars import ContextVar, copy_context
 from decimal import DefaultContext, getcontext, setcontext
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 import freethreading
-from freethreading import Event, Queue, SharedBuffer, Worker, WorkerPool
+from freethreading import Event, Queue, SharedBuffer, Worker, WorkerPool, WorkerPoolExecutor
 from support.program import run_program
 
 PAGE = Path(__file__).parents[2] / "docs" / "guide" / "differences.md"
@@ -167,7 +168,10 @@ def ending(processes: bool) -> None:
 def tell_and_wait(begun: Any, go_on: Any, done: Any) -> None:
     begun.set()
     go_on.wait(30)
-    done.set()
+    try:
+        freethreading.check_cancelled()
+    except CancelledError:
+        done.set()
 
 
 @line("`WorkerPool.terminate()`")
@@ -180,6 +184,41 @@ def terminating_a_pool(processes: bool) -> None:
     go_on.set()
     pool.join()
     assert done.is_set() is not processes
+
+
+def ask_for_ever(begun: Any) -> None:
+    begun.set()
+    while True:
+        freethreading.check_cancelled()
+
+
+@line("`Future.cancel(force=True)` of a call that runs")
+def cancelling_a_running_call(processes: bool) -> None:
+    with WorkerPoolExecutor(1) as executor:
+        begun, go_on = Event(), Event()
+        worker = executor.submit(freethreading.get_ident).result(30)
+        never_asks = executor.submit(tell_and_never_ask, begun, go_on)
+        assert begun.wait(30)
+        assert never_asks.cancel(force=True)
+        if processes:
+            with pytest.raises(CancelledError):
+                never_asks.result(30)
+        else:
+            go_on.set()
+            assert never_asks.result(30) == "done"
+        begun.clear()
+        asks = executor.submit(ask_for_ever, begun)
+        assert begun.wait(30)
+        assert asks.cancel(force=True)
+        with pytest.raises(CancelledError):
+            asks.result(30)
+        assert (executor.submit(freethreading.get_ident).result(30) != worker) is processes
+
+
+def tell_and_never_ask(begun: Any, go_on: Any) -> str:
+    begun.set()
+    go_on.wait(30)
+    return "done"
 
 
 @line("`Worker.pid`")

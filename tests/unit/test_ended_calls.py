@@ -82,7 +82,7 @@ def test_a_running_call_ends(in_c: bool) -> None:
             await cancel_once_begun(running, shared.counter)
             assert await asyncio.gather(*behind) == list(range(20))  # by the worker that came in its place
             assert running.cancelled()
-            assert not running.cancel_or_end()  # type: ignore[attr-defined]  # nothing happens
+            assert running.cancel(force=True)  # it is cancelled already
             done, waiting = concurrent.futures.wait([running], 0)
             assert (done, waiting) == ({running}, set())
             with pytest.raises(concurrent.futures.CancelledError):
@@ -352,7 +352,7 @@ def test_calls_that_hold_locks_of_the_session() -> None:
         for number in range(1, 101):
             running: Any = executor.submit(hold_locks_of_the_session, shared.counter)
             until(lambda number=number: shared.counter.load() == number, "it has begun")
-            running.cancel_or_end()
+            running.cancel(force=True)
             while not running.done():
                 make_shared_objects()
             assert running.cancelled()
@@ -374,7 +374,7 @@ def test_callbacks_of_calls_that_end_together_wait_for_others() -> None:
                     )
                 )
             for each in running:
-                each.cancel_or_end()
+                each.cancel(force=True)
             until(lambda told=told: len(told) == 3, "all are told", 60)
             assert told == [(True, 7)] * 3
             assert executor.submit(just, 8).result(30) == 8
@@ -417,7 +417,7 @@ def test_a_supervisor_that_is_stopped_holds_nobody_up() -> None:
         member = executor._engine._crew._members[0]  # type: ignore[attr-defined]
         os.kill(system.supervisor_pid(), signal.SIGSTOP)
         try:
-            running.cancel_or_end()
+            running.cancel(force=True)
             for _ in range(2000):  # more than there is room for
                 member.end_task(running._number)
             assert not running.done()

@@ -1,0 +1,38 @@
+"""What a call that may be cancelled while it runs has to do with: its future, and the question whether it is to end."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import CancelledError
+
+from freethreading._core import is_to_end
+from freethreading._futures import PoolFuture as Future
+from freethreading._thread_worker import PoolThread
+
+__all__ = ["Future", "check_cancelled"]
+
+
+def check_cancelled() -> None:
+    """Raises :class:`concurrent.futures.CancelledError` in a call that is to end; does nothing anywhere else.
+
+    A thread cannot be ended from outside without corrupting what it holds. So a long call asks now and then, where it may
+    end: in a worker thread this raises once its future was cancelled by ``cancel(force=True)``, once the `await` of it was
+    cancelled, or once its pool was terminated. Clean up in ``finally``, and let the exception pass: the call is cancelled
+    then. Worker processes are ended without being asked; there it never raises.
+
+    It takes a fraction of a microsecond, and is about the call of the calling thread alone, not of threads that it starts.
+
+    >>> def search(numbers, is_it):
+    ...     for number in numbers:
+    ...         check_cancelled()
+    ...         if is_it(number):
+    ...             return number
+    """
+    if is_to_end():
+        raise CancelledError("this call was cancelled")
+    me = threading.current_thread()
+    if isinstance(me, PoolThread) and me.is_terminated():
+        raise CancelledError("the pool that this call runs in was terminated")
+
+
+check_cancelled.__module__ = "freethreading"
