@@ -281,8 +281,9 @@ PyObject* is_to_end(PyObject* /*module*/, PyObject* /*unused*/) {
 bool is_handing() { return handed_out != 0; }
 
 PyObject* future_ask_to_end(PyObject* self, PyObject* /*unused*/) {
+  const bool runs = future_of(self)->state.load() == FutureState::kRunning;
   future_of(self)->is_to_end.store(true);
-  return PyBool_FromLong(future_of(self)->state.load() == FutureState::kRunning ? 1 : 0);
+  return PyBool_FromLong(runs ? 1 : 0);
 }
 
 PyObject* future_run(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {

@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import CancelledError
 
 from freethreading._core import is_to_end
+from freethreading._engine import terminated_error
 from freethreading._futures import PoolFuture as Future
 from freethreading._thread_worker import PoolThread
 
@@ -16,9 +17,10 @@ def check_cancelled() -> None:
     """Raises :class:`concurrent.futures.CancelledError` in a call that is to end; does nothing anywhere else.
 
     A thread cannot be ended from outside without corrupting what it holds. So a long call asks now and then, where it may
-    end: in a worker thread this raises once its future was cancelled by ``cancel(force=True)``, once the `await` of it was
-    cancelled, or once its pool was terminated. Clean up in ``finally``, and let the exception pass: the call is cancelled
-    then. Worker processes are ended without being asked; there it never raises.
+    end: in a worker thread this raises once its future was cancelled by ``cancel(force=True)``, once the `await` of it, or
+    of the map that it is an item of, was cancelled, or once its pool was terminated. Clean up in ``finally``, and let the
+    exception, which ``except Exception`` takes, pass: the call is cancelled then. Worker processes are ended without
+    being asked; there it never raises.
 
     It takes a fraction of a microsecond, and is about the call of the calling thread alone, not of threads that it starts.
 
@@ -31,8 +33,16 @@ def check_cancelled() -> None:
     if is_to_end():
         raise CancelledError("this call was cancelled")
     me = threading.current_thread()
-    if isinstance(me, PoolThread) and me.is_terminated():
-        raise CancelledError("the pool that this call runs in was terminated")
+    if not isinstance(me, PoolThread):
+        return
+    if me.is_terminated is not None and me.is_terminated():
+        raise TerminatedError(*terminated_error().args)
+    if getattr(me.sink, "is_cancelled", False):
+        raise CancelledError("the map of this call was cancelled")
+
+
+class TerminatedError(CancelledError, RuntimeError):
+    """A pool was terminated: the call is to end, and where it lets this pass, it has failed as calls on processes do."""
 
 
 check_cancelled.__module__ = "freethreading"

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from freethreading._backend import backend_of_workers
-from freethreading._futures import ChunkSink, FutureSink, PoolFuture
+from freethreading._futures import ChunkSink, PoolFuture
 from freethreading._items import (
     CALL as CALL,
     CLOSED as CLOSED,
@@ -140,12 +140,7 @@ class Engine:
         is an `owner`, which lives until the call is done, it is raised. `listener` is called by the engine when the call is
         done, never by the caller.
         """
-        future: PoolFuture[Any] = PoolFuture(self._reference)
-        future.prepare(owner, listener)
-        if owner is not None:
-            self.submit(Task(CALL, function, [(args, kwargs)], FutureSink(future), 0, context))
-            return future
-        return self.submit_for(future, CALL, function, [(args, kwargs)], item or 0, context)
+        raise NotImplementedError
 
     def end_call(self, future: PoolFuture[Any]) -> bool:
         """Has the call, which a worker runs or has taken, be cancelled: a process ends, a thread is asked to. Waits for
@@ -171,10 +166,9 @@ class Engine:
         first: int = 0,
         context: Context | None = None,
     ) -> PoolFuture[Any]:
-        """Takes a task whose outcomes, those of several items as a list, are the future's result."""
-        sink = FutureSink(future) if kind == CALL else ChunkSink(future, first, len(items))
+        """Takes a task of several items, whose outcomes as a list are the future's result."""
         try:
-            self.submit(Task(kind, function, items, sink, first, context))
+            self.submit(Task(kind, function, items, ChunkSink(future, first, len(items)), first, context))
         except Exception as error:
             self._fail_at_once(future, error)
         return future

@@ -22,13 +22,17 @@ T = TypeVar("T")
 
 
 class PoolFuture(NativeFuture, Future[T]):
-    """A Future of an executor's: may be waited for in a callback of another one, on whose return the executor depends."""
+    """What :meth:`WorkerPoolExecutor.submit` gives: a :class:`concurrent.futures.Future` that can be awaited in asyncio's
+    tasks, and whose call can be ended while it runs.
+    """
+
+    # It may be waited for in a callback of another one, on whose return the executor depends.
 
     def __await__(self) -> Generator[Any, None, T]:
         """Waits in a task of asyncio's. Where that is cancelled, so is the call, by cancel(force=True)."""
         import asyncio
 
-        engine: Engine | None = self._engine()
+        engine: Engine | None = None if self._engine is None else self._engine()
         if engine is not None and engine.inherited and not self.done():
             engine.refuse_inherited()
         del engine
@@ -52,12 +56,13 @@ class PoolFuture(NativeFuture, Future[T]):
             self.listen(listener)
 
     def cancel(self, *, force: bool = False) -> bool:
-        """Cancels the call if no worker has begun it; whether it is cancelled.
+        """Cancels the call if no worker has begun it; True: it is cancelled.
 
         With `force` a call that runs is asked to end as well. A worker process that runs it is killed and replaced, and
         the call is cancelled a moment later, as a rule within milliseconds: what it has written so far stays written. On
         threads :func:`check_cancelled` raises in it, and where the call lets that pass, it is cancelled. True says then
-        that it was asked: it may still come to its end before. False: it was done already.
+        that it was asked: it may still come to its end before. False: it was done already, or nobody here can ask it (a
+        forked child; a future that no executor has made).
 
         What waits for a call that is cancelled raises :class:`concurrent.futures.CancelledError`.
         """
@@ -66,17 +71,19 @@ class PoolFuture(NativeFuture, Future[T]):
         if not force or self.done():
             return self.cancelled()
         engine: Engine | None = None if self._engine is None else self._engine()
-        return engine is not None and engine.end_call(self)
+        asked = engine is not None and engine.end_call(self)
+        return asked or self.cancelled()  # somebody else may have asked
 
     def end_cancelled(self, reason: object = None) -> None:  # noqa: ARG002
         """For who has ended its call, as that exception says if any: it is cancelled. REQUIRES: it is no more on its way."""
         with self._condition:  # from here on the standard library's methods are what changes it
             if self._state not in ("PENDING", "RUNNING"):
                 return
-            self._state = "CANCELLED"
+            self._state = "CANCELLED_AND_NOTIFIED"
+            for waiter in self._waiters:
+                waiter.add_cancelled(self)
             self._condition.notify_all()
         self._invoke_callbacks()  # type: ignore[attr-defined]
-        self.set_running_or_notify_cancel()
 
     def _pump(self, timeout: float | None) -> float | None:
         # Has the engine go on where this thread is what it goes on by. How long is left to wait.

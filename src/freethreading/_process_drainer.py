@@ -372,7 +372,8 @@ class ProcessDrainer(Engine):
 
     def _end_calls(self) -> None:
         # Has the workers that run them end; again and again, until they are done: one may be about to begin.
-        for work in [self._ending.popleft() for _ in range(len(self._ending))]:
+        asked = [self._ending.popleft() for _ in range(len(self._ending))]
+        for work in {id(each): each for each in asked}.values():
             if work.done():
                 continue
             self._ending.append(work)

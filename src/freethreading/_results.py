@@ -219,7 +219,7 @@ class MapResult(ReportedResult, PoolSink, ListSink):
         self._return_exceptions = return_exceptions
         self.into: list[Any] = [None] * length
         self._missing = length
-        self._is_cancelled = False  # guarded by _lock
+        self.is_cancelled = False  # guarded by _lock
         self._failed: tuple[int, BaseException] | None = None
         self._flights: list[JobFlight[Any]] = []  # of jobs that make it
         if not length:
@@ -236,13 +236,13 @@ class MapResult(ReportedResult, PoolSink, ListSink):
         self._flights.clear()
 
     def begin(self) -> bool:
-        return not self._is_cancelled
+        return not self.is_cancelled
 
     def _cancel(self) -> None:
         with self._lock:
-            if self._is_cancelled or not self._missing:
+            if self.is_cancelled or not self._missing:
                 return
-            self._is_cancelled = True
+            self.is_cancelled = True
         for flight in self._flights.copy():
             flight.cancel()
         if (pool := self._pool) is not None:
@@ -266,7 +266,7 @@ class MapResult(ReportedResult, PoolSink, ListSink):
                 if self._failed is None or index < self._failed[0]:
                     self._failed = (index, self.into[index])
             self._missing -= count
-            if self._missing or self._is_cancelled:
+            if self._missing or self.is_cancelled:
                 return
         if self._failed is None:
             self._settle((True, self.into))

@@ -23,7 +23,6 @@ from freethreading._engine import (
     TERMINATED,
     Engine,
     Options,
-    Outcome,
     Sink,
     Task,
     call_item,
@@ -34,6 +33,7 @@ from freethreading._engine import (
 from freethreading._futures import FutureSink, PoolFuture
 from freethreading._map_job import ASKED, JobFlight, JoinSink
 from freethreading._stream import ThreadStream
+from freethreading._strict import check_call, strict_call, strict_outcome
 from freethreading._thread_worker import PoolThread
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class ThreadEngine(Engine):
         refused: Exception | None = None
         if self._strict:
             try:
-                _serialize.check((function, args, kwargs), ("func", "args", "kwargs"))
+                check_call(function, args, kwargs)
             except Exception as error:
                 if owner is not None:
                     raise
@@ -447,14 +447,20 @@ class ThreadEngine(Engine):
             return True
         first, deliver = task.first, task.sink.deliver
         if self._strict:
-            outcomes = [home.context_for(task.context).run(strict_outcome, task, item) for item in task.items]
+            kind, function = task.kind, task.function
+            outcomes = [
+                home.context_for(task.context).run(strict_outcome, kind, function, item)
+                for item in task.items
+            ]
             # Before the outcomes are known: who submits the next task then finds this worker free.
             self._outstanding.fetch_sub(1)
             self._hand_out(me, deliver, first, outcomes)
         else:
             star = task.kind == STAR
             preparation = home.preparation(task.context)
+            outer, me.sink = me.sink, task.sink
             values, failures = call_items(task.function, task.items, star, task.context, preparation)
+            me.sink = outer
             self._outstanding.fetch_sub(1)
             self._hand_out(me, task.sink.deliver_values, first, values, failures)
         return True
@@ -467,7 +473,7 @@ class ThreadEngine(Engine):
         flight: JobFlight[ThreadJob] | None = None
         while flight is not called:
             flight = called.next_to_run()
-            while ran := flight.job.run(task.function, task.context, preparation, surplus):
+            while ran := self._run_some(flight, task, me, preparation, surplus):
                 self._hand_out(me, flight.tell, ran == ASKED)
                 leaves = surplus is not None and surplus.load() > 0 and self._leaves(me)
                 # What it had set out to run is left to whoever takes this; a stream may have no end: others have their turn.
@@ -479,6 +485,19 @@ class ThreadEngine(Engine):
             self._hand_out(me, flight.tell, False)
             if flight.is_stream and flight.job.is_complete:
                 self.forget_job(flight)
+
+    @staticmethod
+    def _run_some(
+        flight: JobFlight[ThreadJob],
+        task: Task,
+        me: PoolThread,
+        preparation: Any,
+        surplus: AtomicInt64 | None,
+    ) -> int:
+        outer, me.sink = me.sink, flight.sink
+        ran = flight.job.run(task.function, task.context, preparation, surplus)
+        me.sink = outer
+        return ran
 
     def _hand_out(self, me: PoolThread, function: Callable[..., object], *args: Any) -> None:
         # Calls what may call callbacks.
@@ -573,23 +592,3 @@ def this_thread() -> PoolThread:
     me = threading.current_thread()
     assert isinstance(me, PoolThread)
     return me
-
-
-def strict_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The call's outcome, which would pickle."""
-    done, value = call_item(CALL, function, (args, kwargs))
-    _serialize.check(value, "result")
-    if not done:
-        raise value
-    return value
-
-
-def strict_outcome(task: Task, item: Any) -> Outcome:
-    """Runs an item only if it and its result would pickle."""
-    try:
-        _serialize.check(item, "item")
-        outcome = call_item(task.kind, task.function, item)
-        _serialize.check(outcome[1], "result")
-    except BaseException as error:
-        return False, error
-    return outcome

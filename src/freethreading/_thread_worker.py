@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from freethreading._backend import strict_mode
 from freethreading._contexts import Home, private_copy
@@ -176,12 +176,17 @@ class PoolThread(FacadeThread):
         )
         self._work = target
         self.cpus = cpus
-        self.is_terminated = is_terminated  # whether its pool is
+        # What a call of its asks: whether its pool is terminated, and the sink of the map that it is an item of.
+        self.is_terminated: Callable[[], bool] | None = is_terminated
+        self.sink: Any = None
         self.home: Home | None = None  # what its calls' contexts come from, once it serves
         self.busy = AtomicInt64(0, shared=False)  # 1: in a task
 
     def work(self) -> None:
-        self._run_recorded(super().work)
+        try:
+            self._run_recorded(super().work)
+        finally:
+            self.is_terminated = None  # who keeps the worker does not keep its pool
 
 
 def active_facades() -> list[Worker]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
 import os
 import random
 import threading
 import time
+import weakref
 from collections import Counter
 from concurrent.futures import CancelledError
 from typing import Any
@@ -161,6 +163,67 @@ def test_an_await_that_is_cancelled_asks_its_call(backend: str) -> None:
             assert future.cancelled()
 
     asyncio.run(main())
+
+
+def test_callbacks_come_behind_those_who_wait(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", reported.append)
+    told: list[Any] = []
+
+    def wait_for_itself(future: Any) -> None:
+        told.append(concurrent.futures.wait([future], SECONDS).done)
+
+    def leave(_future: Any) -> None:
+        raise SystemExit
+
+    with freethreading.WorkerPoolExecutor(1) as executor:
+        for callback in (wait_for_itself, leave):
+            shared = Shared()
+            future = start(executor, shared, until_cancelled)
+            future.add_done_callback(callback)
+            assert future.cancel(force=True)
+            assert concurrent.futures.wait([future], SECONDS).done == {future}, backend
+            assert executor.submit(just, 1).result(SECONDS) == 1
+    assert [len(done) for done in told] == [1]
+    assert [report.exc_type for report in reported] == [SystemExit]
+
+
+def test_many_that_are_busy_end_together(backend: str) -> None:
+    shared = Shared()
+    with freethreading.WorkerPoolExecutor(12) as executor:
+        futures = [executor.submit(spin, *shared.initargs()) for _ in range(12)]
+        until(lambda: shared.counter.load() == 12, "all have begun", SECONDS)
+        assert all(future.cancel(force=True) for future in futures for _ in range(3)), backend
+        assert concurrent.futures.wait(futures, SECONDS).not_done == set()
+        assert all(future.cancelled() for future in futures)
+        assert executor.submit(just, 1).result(SECONDS) == 1
+
+
+def spin(counter: Any, _gate: Any) -> None:
+    counter.fetch_add(1)
+    while True:
+        freethreading.check_cancelled()
+
+
+def test_several_ask_at_once(backend: str) -> None:
+    with freethreading.WorkerPoolExecutor(2) as executor:
+        for _ in range(30):
+            shared = Shared()
+            future = start(executor, shared, spin)
+            barrier, answers = threading.Barrier(4), []
+
+            def ask(future: Any = future, barrier: Any = barrier, answers: Any = answers) -> None:
+                barrier.wait(SECONDS)
+                answers.append(future.cancel(force=True))
+
+            askers = [threading.Thread(target=ask) for _ in range(4)]
+            for asker in askers:
+                asker.start()
+            for asker in askers:
+                asker.join()
+            with pytest.raises(CancelledError):
+                future.result(SECONDS)
+            assert answers == [True] * 4, backend
 
 
 def test_in_a_forked_child_nobody_is_asked(backend: str) -> None:
@@ -366,10 +429,41 @@ def test_a_pool_that_is_terminated_ends_its_calls() -> None:
     freethreading.check_cancelled()  # nothing was terminated yet
     pool.terminate()
     pool.join()
-    with pytest.raises(CancelledError, match="was terminated"):
-        result.get(SECONDS)
-    with pytest.raises((CancelledError, RuntimeError)):
-        chunked.get(SECONDS)
+    for each in (result, chunked):  # as on processes
+        with pytest.raises(RuntimeError, match="the pool was terminated before this call was done"):
+            each.get(SECONDS)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("chunksize", [None, 2])
+def test_items_of_a_map_whose_await_is_cancelled(chunksize: int | None) -> None:
+    async def main() -> None:
+        async with freethreading.WorkerPool(1) as pool:
+            begun.clear()
+            result = pool.map_async(clean_up_with, range(4), chunksize)
+
+            async def wait() -> None:
+                await result
+
+            task = asyncio.ensure_future(wait())
+            await asyncio.to_thread(begun.wait, SECONDS)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await pool.apply_async(asks) == "asked"  # by the one worker, which is free
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("threads")
+def test_who_keeps_a_worker_does_not_keep_its_pool() -> None:
+    executor = freethreading.WorkerPoolExecutor(1)
+    worker = executor.submit(freethreading.current_worker).result(SECONDS)
+    engine = weakref.ref(executor._engine)
+    executor.shutdown()
+    del executor
+    until(lambda: gc.collect() >= 0 and engine() is None, "it is gone")
+    assert not worker.is_alive()
 
 
 def clean_up_with(_number: int) -> None:
@@ -414,4 +508,10 @@ def test_arguments() -> None:
     with pytest.raises(TypeError):
         freethreading.check_cancelled(future)  # type: ignore[call-arg]
     assert repr(future).startswith("<Future at ")
+
+    async def wait() -> int:
+        asyncio.get_running_loop().call_soon(future.set_result, 1)
+        return int(await future)
+
+    assert asyncio.run(wait()) == 1
     assert isinstance(future, concurrent.futures.Future)

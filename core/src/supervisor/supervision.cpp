@@ -94,6 +94,8 @@ void Supervision::handle(unsigned ready) {
   }
   if ((ready & kControl) != 0) {
     receive_requests();
+    end_tasks_of(to_end_);
+    to_end_.clear();
   }
 }
 
@@ -162,8 +164,9 @@ void Supervision::take_request(const protocol::StartRequest& request, Waiting wa
     case protocol::RequestKind::kRenew:
       break;
     case protocol::RequestKind::kEnd:
-      if (std::find(records_.begin(), records_.end(), waiting.record) != records_.end()) {  // else it has ended
-        end_task_of(body(waiting.record));
+      if (std::find(records_.begin(), records_.end(), waiting.record) != records_.end() &&  // else it has ended
+          std::find(to_end_.begin(), to_end_.end(), waiting.record) == to_end_.end()) {
+        to_end_.push_back(waiting.record);
       }
       forget(waiting);
       break;

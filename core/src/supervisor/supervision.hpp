@@ -1,5 +1,5 @@
 // Supervision: the supervisor process's one loop. Blocks nowhere but in its poll; and, while a worker is stopped for a look at it,
-// for some 50 ms at most.
+// for some 50 ms (where it is one of many, up to 300) at most.
 //
 // What it does with each event is in docs/design/workers.md, with what a death at each step leaves behind.
 #pragma once
@@ -77,6 +77,7 @@ class Supervision {
   std::size_t ordered_ = 0;  // spares that the zygote has not answered for
   bool refused_ = false;     // the zygote would take no order: it ends
   std::vector<ObjectHeader*> records_;  // of workers that have a process
+  std::vector<ObjectHeader*> to_end_;   // of those, whose tasks are to be ended; empty but for a moment
   // Processes that ended while orders were out, and that nobody knew: one may be what an answer will name.
   std::vector<os::Ended> strangers_;
   bool ending_ = false;

@@ -13,8 +13,8 @@
 
 namespace freethreading::supervisor {
 
-// Kills the worker if it is in the task that its record's `to_end` names; `ended` says so then.
-void end_task_of(WorkerRecord& record) noexcept;
+// Kills each of these workers that is in the task that its record's `to_end` names; `ended` says so then.
+void end_tasks_of(const std::vector<ObjectHeader*>& workers) noexcept;
 
 // Kills workers that have far more memory than they may have (docs/design/staff.md).
 class MemoryWatch {
