@@ -97,8 +97,21 @@ void raise_session_error(const SessionResult& result) {
       return;
     case SessionError::kNotASession:
       PyErr_SetString(PyExc_RuntimeError,
-                      "the descriptor is not a session of this version of freethreading; the processes must all use the "
-                      "same version");
+                      "the descriptor is not the memory of a session of freethreading, but some other file, pipe or socket; "
+                      "was its number closed and used again, or not passed on?");
+      return;
+    case SessionError::kOtherVersion:
+      PyErr_SetString(PyExc_RuntimeError,
+                      "the descriptor is the memory of a session of another version of freethreading; the processes must all "
+                      "use the same version");
+      return;
+    case SessionError::kCopy:
+      PyErr_SetString(PyExc_RuntimeError,
+                      "the descriptor is a copy of a session's memory, whole or in part, and not that memory itself; pass on "
+                      "the session's own descriptor");
+      return;
+    case SessionError::kReadOnly:
+      raise_os_error(EACCES, "the session's descriptor is open for reading only; pass on the session's own descriptor");
       return;
     case SessionError::kTooManyProcesses:
       PyErr_Format(PyExc_RuntimeError, "more than %u processes share this session; end some of them first", kMaxProcesses);

@@ -129,7 +129,7 @@ bool handle_of_bytes(PyObject* bytes, Handle* handle) {
   }
   Words words{};
   if (PyBytes_GET_SIZE(bytes) == kHandleSize) std::memcpy(words.data(), PyBytes_AS_STRING(bytes), kHandleSize);
-  if (words[0] != kMagic) {
+  if (words[0] != kMagic || words[4] != static_cast<std::uint32_t>(words[4])) {
     PyErr_SetString(PyExc_ValueError, "these bytes are not a handle of this version of freethreading");
     return false;
   }

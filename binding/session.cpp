@@ -18,6 +18,10 @@ namespace {
 bool number_of(PyObject* argument, int* number) {
   const long value = PyLong_AsLong(argument);
   if (value == -1 && PyErr_Occurred() != nullptr) return false;
+  if (value != static_cast<int>(value)) {
+    PyErr_SetString(PyExc_OverflowError, "a descriptor's number is an int");
+    return false;
+  }
   *number = static_cast<int>(value);
   return true;
 }

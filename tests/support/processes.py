@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -130,6 +131,19 @@ def infrastructure_descriptors() -> set[tuple[int, str]]:
     return {
         (n, target) for n, target in descriptors() if n in numbers or any(mark in target for mark in marks)
     }
+
+
+def holders(inode: int) -> set[int]:
+    """The processes that have the session open whose memory is that file."""
+    found: set[int] = set()
+    for pid in alive():
+        with contextlib.suppress(OSError):
+            for number in os.listdir(f"/proc/{pid}/fd"):
+                path = f"/proc/{pid}/fd/{number}"
+                with contextlib.suppress(OSError):
+                    if "/memfd:freethreading" in os.readlink(path) and os.stat(path).st_ino == inode:
+                        found.add(pid)
+    return found
 
 
 def region_objects() -> int:

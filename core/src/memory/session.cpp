@@ -45,6 +45,12 @@ SessionResult failure_of(int error_number) noexcept {
   }
 }
 
+// Whether what attach() touches is there, and stays. What create() has made is, a copy of it need not be.
+bool is_whole(int descriptor, const RegionHeader& header) noexcept {
+  return os::is_sealed_against_shrinking(descriptor) && os::size_of(descriptor) >= kFirstSecured &&
+         header.reserved >= kSmallestReserve && header.reserved <= kLargestReserve;
+}
+
 }  // namespace
 
 namespace memory {
@@ -92,7 +98,12 @@ SessionResult Session::create() noexcept {
     os::close_descriptor(descriptor);
     return failure_of(error);
   }
-  os::memfd_seal_against_shrinking(descriptor);
+  if (!os::memfd_seal_against_shrinking(descriptor)) {
+    const int error = errno;
+    os::unmap(base, reserved);
+    os::close_descriptor(descriptor);
+    return failure(SessionError::kNoMemfd, error);
+  }
   auto* header = reinterpret_cast<RegionHeader*>(base);  // NOLINT(*-reinterpret-cast): it lies there
   header->version = memory::kLayoutVersion;
   header->id = os::random_bits();
@@ -114,13 +125,21 @@ SessionResult Session::attach(int descriptor) noexcept {
   if (!os::identify(descriptor, identity)) {
     return failure(SessionError::kDescriptorGone, errno);
   }
-  if (!os::read_at(descriptor, 0, bytes, sizeof bytes) || header->magic != memory::kMagic ||
-      header->version != memory::kLayoutVersion) {
+  if (!os::read_at(descriptor, 0, bytes, sizeof bytes) || header->magic != memory::kMagic) {
     return failure(SessionError::kNotASession, 0);
+  }
+  if (header->version != memory::kLayoutVersion) {
+    return failure(SessionError::kOtherVersion, 0);
+  }
+  if (!is_whole(descriptor, *header)) {
+    return failure(SessionError::kCopy, 0);
   }
   const std::lock_guard lock(memory::registry().mutex);
   for (Session* known : memory::registry().sessions) {
     if (known->id() == header->id) {
+      if (!known->state_->file.is(identity)) {
+        return failure(SessionError::kCopy, 0);
+      }
       known->attach_again(descriptor);
       return {.session = known};
     }
@@ -132,7 +151,7 @@ SessionResult Session::attach(int descriptor) noexcept {
   }
   std::byte* base = os::map_shared(descriptor, header->reserved);
   if (base == nullptr) {
-    return failure_of(errno);
+    return errno == EACCES ? failure(SessionError::kReadOnly, EACCES) : failure_of(errno);
   }
   auto* session = new (std::nothrow) Session;
   if (session != nullptr) {

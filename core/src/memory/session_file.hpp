@@ -20,6 +20,7 @@ class SessionFile {
     os::FileIdentity now;
     return os::identify(number, now) && now == identity_ ? number : -1;
   }
+  [[nodiscard]] bool is(const os::FileIdentity& file) const noexcept { return file == identity_; }
   // The number it was attached with, whatever is there now.
   [[nodiscard]] int number() const noexcept { return number_.load(); }
   // Another descriptor of the same file, after this one has gone.

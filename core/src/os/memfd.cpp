@@ -19,6 +19,11 @@ bool memfd_seal_against_shrinking(int descriptor) noexcept {
   return fcntl(descriptor, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL) == 0;
 }
 
+bool is_sealed_against_shrinking(int descriptor) noexcept {
+  const int seals = fcntl(descriptor, F_GET_SEALS);
+  return seals >= 0 && (seals & F_SEAL_SHRINK) != 0;
+}
+
 bool identify(int descriptor, FileIdentity& identity) noexcept {
   struct stat status {};
   if (fstat(descriptor, &status) != 0) {
@@ -57,7 +62,11 @@ bool read_at(int descriptor, std::uint64_t offset, void* target, std::size_t siz
 
 std::byte* map_shared(int descriptor, std::uint64_t size) noexcept {
   void* address = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, descriptor, 0);
-  return address == MAP_FAILED ? nullptr : static_cast<std::byte*>(address);
+  if (address == MAP_FAILED) {
+    return nullptr;
+  }
+  static_cast<void>(madvise(address, size, MADV_DONTDUMP));
+  return static_cast<std::byte*>(address);
 }
 
 std::byte* map_private(int descriptor, std::uint64_t offset, std::uint64_t size) noexcept {
@@ -67,6 +76,11 @@ std::byte* map_private(int descriptor, std::uint64_t offset, std::uint64_t size)
 }
 
 void unmap(std::byte* address, std::uint64_t size) noexcept { munmap(address, size); }
+
+std::uint64_t size_of(int descriptor) noexcept {
+  struct stat status {};
+  return fstat(descriptor, &status) == 0 ? static_cast<std::uint64_t>(status.st_size) : 0;
+}
 
 std::uint64_t allocated_bytes(int descriptor) noexcept {
   struct stat status {};

@@ -16,7 +16,8 @@ struct FileIdentity {
 // A new file (close-on-exec, sealable); -1: see errno.
 [[nodiscard]] int memfd_create(const char* name) noexcept;
 // Nobody can make the file smaller from now on, nor undo this. False: the kernel refuses.
-bool memfd_seal_against_shrinking(int descriptor) noexcept;
+[[nodiscard]] bool memfd_seal_against_shrinking(int descriptor) noexcept;
+[[nodiscard]] bool is_sealed_against_shrinking(int descriptor) noexcept;
 // Identity of the file behind a descriptor; false: it is closed.
 [[nodiscard]] bool identify(int descriptor, FileIdentity& identity) noexcept;
 // Makes the pages [offset, offset + size) exist, growing the file where it is shorter: writing them cannot fail afterwards.
@@ -29,11 +30,14 @@ void give_pages_back(int descriptor, std::uint64_t offset, std::uint64_t size) n
 void fault_in(std::byte* address, std::uint64_t size) noexcept;
 // Reads from the file; false: it is shorter, or no file.
 [[nodiscard]] bool read_at(int descriptor, std::uint64_t offset, void* target, std::size_t size) noexcept;
-// Maps `size` bytes of the file, also beyond its end, readable and writable for all that share it. Null: see errno.
+// Maps `size` bytes of the file, also beyond its end, readable and writable for all that share it. Null: see errno. Core dumps
+// leave it out: it is no one process's, and they would look at each page of `size`, which takes minutes.
 [[nodiscard]] std::byte* map_shared(int descriptor, std::uint64_t size) noexcept;
 // Maps pages of the file so that what is written to them is this mapping's only. Null: see errno. REQUIRES: a page's offset.
 [[nodiscard]] std::byte* map_private(int descriptor, std::uint64_t offset, std::uint64_t size) noexcept;
 void unmap(std::byte* address, std::uint64_t size) noexcept;
+// Where the file ends; 0: it is closed.
+[[nodiscard]] std::uint64_t size_of(int descriptor) noexcept;
 // Pages that an owner of the file holds, in bytes.
 [[nodiscard]] std::uint64_t allocated_bytes(int descriptor) noexcept;
 void close_descriptor(int descriptor) noexcept;

@@ -2,6 +2,10 @@
 #include <fcntl.h>
 
 #include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <string>
+#include <vector>
 
 #include "memory/memory_test_support.hpp"
 
@@ -115,8 +119,47 @@ TEST_F(SessionLifeTest, RefusesASessionOfAnotherVersion) {
   header.version += 1;
   const int other = memfd_create("other", MFD_CLOEXEC);
   ASSERT_EQ(pwrite(other, static_cast<void*>(&header), sizeof header, 0), static_cast<ssize_t>(sizeof header));
-  EXPECT_EQ(Session::attach(other).error, SessionError::kNotASession);
+  EXPECT_EQ(Session::attach(other).error, SessionError::kOtherVersion);
   close(other);
+}
+
+// A copy of the first `size` bytes of a session's region, in a file of its own.
+int copy_of(const Session& session, std::size_t size, bool sealed, std::uint64_t id) {
+  std::vector<char> bytes(size);
+  EXPECT_EQ(pread(session.descriptor(), bytes.data(), size, 0), static_cast<ssize_t>(size));
+  std::memcpy(&bytes[offsetof(memory::RegionHeader, id)], &id, sizeof id);
+  const int copy = memfd_create("copy", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  EXPECT_EQ(pwrite(copy, bytes.data(), size, 0), static_cast<ssize_t>(size));
+  if (sealed) {
+    EXPECT_EQ(fcntl(copy, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+  }
+  return copy;
+}
+
+TEST_F(SessionLifeTest, RefusesACopy) {
+  Session& session = new_session();
+  const std::uint64_t other_id = session.id() + 1;
+  constexpr std::size_t kHeader = sizeof(memory::RegionHeader);
+  constexpr std::size_t kTables = memory::kDescriptors;
+  for (const int copy : {copy_of(session, kHeader, true, other_id), copy_of(session, kTables, false, other_id),
+                         copy_of(session, kTables, true, session.id())}) {
+    EXPECT_EQ(Session::attach(copy).error, SessionError::kCopy);
+    EXPECT_NE(fcntl(copy, F_GETFD), -1) << "it is the caller's still";
+    close(copy);
+  }
+  EXPECT_EQ(Session::find(session.id()), &session);
+  EXPECT_NE(session.descriptor(), -1);
+}
+
+TEST_F(SessionLifeTest, SaysThatADescriptorCannotBeWritten) {
+  EXPECT_EQ(await_child(in_plain_child([] {
+              const int made = copy_of(new_session(), memory::kDescriptors, true, 1);
+              const int readable = open(("/proc/self/fd/" + std::to_string(made)).c_str(), O_RDONLY | O_CLOEXEC);
+              const SessionResult result = Session::attach(readable);
+              EXPECT_EQ(result.error, SessionError::kReadOnly);
+              EXPECT_EQ(result.error_number, EACCES);
+            })),
+            0);
 }
 
 TEST_F(SessionLifeTest, NoticesThatItsDescriptorWasClosed) {

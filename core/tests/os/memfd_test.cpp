@@ -5,6 +5,9 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <fstream>
+#include <sstream>
+#include <string>
 
 #include "memory/memory_test_support.hpp"
 
@@ -64,9 +67,27 @@ TEST_F(MemfdTest, GrowthOfAClosedFileIsAnError) { EXPECT_EQ(os::secure_pages(-1,
 
 TEST_F(MemfdTest, ASealedOneDoesNotShrink) {
   ASSERT_EQ(os::secure_pages(file_, 0, 4 * kPage), 0);
+  EXPECT_FALSE(os::is_sealed_against_shrinking(file_));
   ASSERT_TRUE(os::memfd_seal_against_shrinking(file_));
+  EXPECT_TRUE(os::is_sealed_against_shrinking(file_));
+  EXPECT_EQ(os::size_of(file_), 4 * kPage);
   EXPECT_EQ(ftruncate(file_, 0), -1);
   EXPECT_EQ(os::secure_pages(file_, 0, 8 * kPage), 0);
+}
+
+TEST_F(MemfdTest, CoreDumpsLeaveASharedMappingOut) {
+  std::byte* base = os::map_shared(file_, 8 * kPage);
+  ASSERT_NE(base, nullptr);
+  std::ifstream maps("/proc/self/smaps");
+  std::ostringstream begin;
+  begin << std::hex << reinterpret_cast<std::uintptr_t>(base) << '-';
+  std::string line;
+  while (std::getline(maps, line) && !line.starts_with(begin.str())) {
+  }
+  while (std::getline(maps, line) && !line.starts_with("VmFlags:")) {
+  }
+  EXPECT_NE(line.find(" dd"), std::string::npos) << line;
+  os::unmap(base, 8 * kPage);
 }
 
 TEST_F(MemfdTest, IsToldApartFromAnotherUnderItsNumber) {

@@ -24,7 +24,10 @@ enum class SessionError : std::uint8_t {
   kNoMemfd,         // the kernel or a sandbox refuses memfd_create
   kNoMemory,        // address space, memory or file size limit
   kNoDescriptor,    // RLIMIT_NOFILE
-  kNotASession,     // the descriptor is not a session of this library, or of another version of it
+  kNotASession,     // the descriptor is not a session of this library
+  kOtherVersion,    // it is one of another version of this library
+  kCopy,            // it is a copy of a session, perhaps a part of one, or somebody could cut it short
+  kReadOnly,        // the descriptor cannot be written
   kTooManyProcesses,  // kMaxProcesses - 1 take part, and none of them is dead
   kDescriptorGone,  // somebody closed the session's descriptor in this process, or put another file in its place
   kSystem,          // anything else: errno
