@@ -86,6 +86,14 @@ bool write_once(const Server& server, PyObject* value, PyObject* exception, cons
   return write_encoding(server.results, *encoded, message);
 }
 
+// Whether it is the arguments of a call; else an error is set.
+bool is_call(PyObject* what, bool has_keywords) {
+  const bool good = PyTuple_Check(what) && (!has_keywords || (PyTuple_GET_SIZE(what) == 2 && PyTuple_Check(PyTuple_GET_ITEM(what, 0)) &&
+                                                              PyDict_Check(PyTuple_GET_ITEM(what, 1))));
+  if (!good) PyErr_SetString(PyExc_ValueError, "malformed call of a pool");
+  return good;
+}
+
 // Makes the call. Null with its exception set.
 PyObject* make_call(const Loop& loop, Message& message) {
   Place& place = place_of(loop.tasks);
@@ -95,7 +103,7 @@ PyObject* make_call(const Loop& loop, Message& message) {
                                        : decode(payload_of(place, message), message.size);
   discard(place, message);
   if (what == nullptr) return nullptr;
-  PyObject* function = function_of(loop, number);
+  PyObject* function = is_call(what, has_keywords) ? function_of(loop, number) : nullptr;
   PyObject* value = nullptr;
   if (function != nullptr) {
     PyObject* args = has_keywords ? PyTuple_GET_ITEM(what, 0) : what;

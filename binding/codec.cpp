@@ -212,7 +212,7 @@ bool take_length(Reader& reader, std::size_t width, std::size_t* length) {
   std::size_t value = 0;
   for (unsigned shift = 0; shift < 64; shift += 7) {
     unsigned char byte = 0;
-    if (!take(reader, &byte, 1)) return false;
+    if (!take(reader, &byte, 1) || (shift == 63 && byte > 1)) return false;  // more than 64 bits
     value |= static_cast<std::size_t>(byte & 0x7F) << shift;
     if ((byte & 0x80) == 0) {
       *length = value;
@@ -255,9 +255,42 @@ PyObject* get_dict(Reader& reader, int depth) {
   for (std::size_t i = 0; dict && i < length; ++i) {
     const Ref key = Ref::take(get_value(reader, depth + 1));
     const Ref item = key ? Ref::take(get_value(reader, depth + 1)) : Ref();
-    if (!item || PyDict_SetItem(dict.get(), key.get(), item.get()) != 0) return nullptr;
+    if (!item) return nullptr;
+    if (PyDict_SetItem(dict.get(), key.get(), item.get()) != 0) {
+      if (PyErr_ExceptionMatches(PyExc_TypeError) == 0) return nullptr;
+      PyErr_Clear();  // a key without a hash, which no dict had
+      return malformed();
+    }
   }
   return dict.release();
+}
+
+// A str of `Character`s, which need not be aligned. The interpreter relies on there being none beyond Unicode's, and on each str having
+// the narrowest that hold it.
+template <class Character>
+PyObject* get_wide_text(Reader& reader) {
+  constexpr Py_UCS4 kLastOfUnicode = 0x10FFFF;
+  std::size_t length = 0;
+  if (!take_length(reader, sizeof(Character), &length)) return malformed();
+  const std::byte* source = take_bytes(reader, length * sizeof(Character));
+  const auto character = [source](std::size_t index) {
+    Character value = 0;
+    std::memcpy(&value, source + index * sizeof value, sizeof value);
+    return Py_UCS4{value};
+  };
+  Py_UCS4 greatest = 0;
+  for (std::size_t i = 0; i < length; ++i) greatest = std::max(greatest, character(i));
+  if (greatest > kLastOfUnicode) return malformed();
+  PyObject* made = PyUnicode_New(static_cast<Py_ssize_t>(length), greatest);
+  if (made == nullptr) return nullptr;
+  if (static_cast<std::size_t>(PyUnicode_KIND(made)) == sizeof(Character)) {
+    std::memcpy(PyUnicode_DATA(made), source, length * sizeof(Character));
+  } else {
+    for (std::size_t i = 0; i < length; ++i) {
+      PyUnicode_WRITE(PyUnicode_KIND(made), PyUnicode_DATA(made), static_cast<Py_ssize_t>(i), character(i));
+    }
+  }
+  return made;
 }
 
 PyObject* get_raw(Reader& reader, char tag, int depth) {
@@ -299,14 +332,15 @@ PyObject* get_value(Reader& reader, int depth) {
       double number = 0;
       return take(reader, &number, sizeof number) ? PyFloat_FromDouble(number) : malformed();
     }
-    case '1':
-    case '2':
-    case '4': {
-      const auto width = static_cast<std::size_t>(tag - '0');
+    case '1': {
       std::size_t length = 0;
-      if (!take_length(reader, width, &length)) return malformed();
-      return PyUnicode_FromKindAndData(tag - '0', take_bytes(reader, length * width), static_cast<Py_ssize_t>(length));
+      if (!take_length(reader, 1, &length)) return malformed();
+      return PyUnicode_FromKindAndData(PyUnicode_1BYTE_KIND, take_bytes(reader, length), static_cast<Py_ssize_t>(length));
     }
+    case '2':
+      return get_wide_text<Py_UCS2>(reader);
+    case '4':
+      return get_wide_text<Py_UCS4>(reader);
     case 'I':
     case 'b':
     case 'y':

@@ -3,6 +3,8 @@
 
 #include <array>
 #include <cstring>
+#include <limits>
+#include <type_traits>
 
 #include "args.hpp"
 #include "errors.hpp"
@@ -129,7 +131,7 @@ bool handle_of_bytes(PyObject* bytes, Handle* handle) {
   }
   Words words{};
   if (PyBytes_GET_SIZE(bytes) == kHandleSize) std::memcpy(words.data(), PyBytes_AS_STRING(bytes), kHandleSize);
-  if (words[0] != kMagic || words[4] != static_cast<std::uint32_t>(words[4])) {
+  if (words[0] != kMagic || words[4] > std::numeric_limits<std::underlying_type_t<ObjectType>>::max()) {
     PyErr_SetString(PyExc_ValueError, "these bytes are not a handle of this version of freethreading");
     return false;
   }

@@ -144,7 +144,8 @@ PyObject* outcome_of(PyObject* self, std::uint64_t index, std::uint32_t head, bo
     Py_XDECREF(key);
     return value;
   }
-  return decode(job_of(self)->slots()[index].bytes.data(), head - 1);
+  // Whatever a worker wrote there: no more is read than a slot has.
+  return decode(job_of(self)->slots()[index].bytes.data(), std::min<std::size_t>(head - 1, JobSlot::kBytes));
 }
 
 // How many items there are.

@@ -1,5 +1,6 @@
 #include "payload.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 #include "copy.hpp"
@@ -65,6 +66,15 @@ const Py_buffer* buffer_at(PyObject* buffers, Py_ssize_t index) {
   return PyMemoryView_GET_BUFFER(PyList_GET_ITEM(buffers, index));
 }
 
+// Whether the table, the pickle and the buffers lie within the payload's `size` bytes.
+bool is_within(BufferTable* table, std::size_t size) {
+  if (size < sizeof(BufferTable) || table->count > (size - sizeof(BufferTable)) / sizeof(BufferTable::Entry)) return false;
+  if (table->pickle > size - sizeof(BufferTable) - table->count * sizeof(BufferTable::Entry)) return false;
+  return std::all_of(table->entries(), table->entries() + table->count, [size](const BufferTable::Entry& entry) {
+    return entry.offset <= size && (entry.size & ~kReadOnly) <= size - entry.offset;
+  });
+}
+
 // The views of a block's buffers, a new list. `block` is a Block's memoryview, its first byte the table's.
 PyObject* views_of(PyObject* block, BufferTable* table) {
   Ref views = Ref::take(PyList_New(static_cast<Py_ssize_t>(table->count)));
@@ -123,7 +133,13 @@ PyObject* bytes_of_block(Place& place, const Message& message) {
 }
 
 PyObject* parts_of_block(PyObject* self, Message& message) {
-  auto* table = reinterpret_cast<BufferTable*>(payload_of(place_of(self), message));
+  Place& place = place_of(self);
+  if (message.is_inline() || !is_within(reinterpret_cast<BufferTable*>(payload_of(place, message)), message.size)) {
+    discard(place, message);
+    PyErr_SetString(PyExc_ValueError, "malformed item with buffers");
+    return nullptr;
+  }
+  auto* table = reinterpret_cast<BufferTable*>(payload_of(place, message));
   const auto head = static_cast<Py_ssize_t>(sizeof(BufferTable) + table->count * sizeof(BufferTable::Entry));
   const auto size = static_cast<Py_ssize_t>(table->pickle);
   const Ref block = Ref::take(block_of(self, message));

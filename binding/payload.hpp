@@ -25,7 +25,7 @@ bool fill_block_with_buffers(PyObject* self, PyObject* payload, PyObject* shared
 // The payload of a block, new bytes.
 PyObject* bytes_of_block(Place& place, const Message& message);
 // What a block filled with buffers has, a new pair: its pickle, a memoryview, and the list of its buffers' memoryviews. They own the block
-// from now on.
+// from now on. A ValueError where the block has no such table; the message is discarded then.
 PyObject* parts_of_block(PyObject* self, Message& message);
 // What loads_message() gives for the pickle in a block, which is freed when nothing of what came refers to it any more.
 PyObject* load_block(PyObject* self, PyObject* loads, Message& message);

@@ -50,13 +50,17 @@ def unpack_number(frame: memoryview) -> tuple[int, memoryview]:
 
 
 def unpack(payload: bytes) -> list[memoryview]:
-    """The frames of a batch's payload, without a copy."""
+    """The frames of a batch's payload, without a copy; a ValueError where it is none."""
     view = memoryview(payload)
     count = int.from_bytes(view[:_WORD], "little")
     at = _WORD * (1 + count)
+    if at > len(view):
+        raise ValueError("malformed batch: its frames do not fit into it")
     sizes = array("Q", bytes(view[_WORD:at]))
     frames: list[memoryview] = []
     for size in sizes:
         frames.append(view[at : at + size])
         at += size
+    if at != len(view):
+        raise ValueError("malformed batch: its frames are not what is in it")
     return frames
