@@ -50,6 +50,8 @@ namespace freethreading {
   const Offset used_up = head.segment.load(std::memory_order_relaxed);
   // sync: CHAIN (acquire): the successor's head; pairs with extend
   const Offset next = first->next.load(std::memory_order_acquire);
+  // Relaxed: INTENT publishes it. What the last get left there is another taker's, and this change owes nothing.
+  head.intent_owed.store(0, std::memory_order_relaxed);
   // sync: INTENT (release): before the change; pairs with repair
   head.intent.store(pack_intent(place.self(), index), std::memory_order_release);
   FT_CRASH_POINT("queue.advance.intent");

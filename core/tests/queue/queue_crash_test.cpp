@@ -119,6 +119,54 @@ INSTANTIATE_TEST_SUITE_P(Points, QueueGetCrashTest,
                                             ::testing::Bool()),
                          case_name);
 
+// A taker dies while it gives a segment up, after another one's get: it owes what it has taken, not what the other one has.
+class QueueAdvanceOwedTest : public QueueCrashTest, public ::testing::WithParamInterface<CrashCase> {};
+
+TEST_P(QueueAdvanceOwedTest, TheDeadTakerOwesWhatItHasTaken) {
+  const auto& [point, nth, swept] = GetParam();
+  for (std::uint64_t i = 1; i <= kItems; ++i) {
+    ASSERT_EQ(put(*queue_, place(), i), QueueOutcome::kDone);
+  }
+  std::uint64_t taken = 0;
+  // It takes one item, lets this process take the rest of the segment, and goes on.
+  const pid_t child = in_child([&, at = point] {
+    ASSERT_EQ(get(*queue_, place()), 1U);
+    ASSERT_TRUE(queue_->task_done(place()));
+    progress_->done = 1;
+    while (queue_->taken() < 63) {
+    }
+    set_crash_point(at, 1);
+    static_cast<void>(get(*queue_, place()));
+  });
+  while (progress_->done == 0) {
+  }
+  for (taken = 1; taken < 63; ++taken) {
+    ASSERT_EQ(get(*queue_, place()), taken + 1);
+    ASSERT_TRUE(queue_->task_done(place()));
+  }
+  ASSERT_TRUE(was_killed(await_child(child)));
+  if (swept) {
+    test_session().sweep();
+  }
+  for (; taken < kItems; ++taken) {
+    ASSERT_EQ(get(*queue_, place(), kAtOnce), taken + 1);
+    ASSERT_TRUE(taken + 1 == kItems || queue_->task_done(place()));
+  }
+  // The last item is not finished, and it is not the dead one's.
+  OwnerId dead = kNobody;
+  WaitContext now(Deadline::immediate());
+  EXPECT_EQ(queue_->join_until(place(), now, dead), WaitOutcome::kTimedOut);
+  ASSERT_TRUE(queue_->task_done(place()));
+  WaitContext context(Deadline::after(kAtOnce));
+  EXPECT_EQ(queue_->join_until(place(), context, dead), WaitOutcome::kReady);
+}
+
+INSTANTIATE_TEST_SUITE_P(Points, QueueAdvanceOwedTest,
+                         ::testing::Combine(::testing::Values("queue.advance.intent", "queue.advance.adopted",
+                                                              "queue.advance.moved"),
+                                            ::testing::Values(1), ::testing::Bool()),
+                         case_name);
+
 using QueueFullCrashTest = QueueCrashTest;
 
 TEST_F(QueueFullCrashTest, AProducerIsWokenThoughTheConsumerDiedBeforeItsWake) {
