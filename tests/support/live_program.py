@@ -44,10 +44,10 @@ del os.environ["SET_BEFORE"]
 queue.put("theirs")
 more = {{"worker": worker, "inherited": [inherited(), its_children_have]}}
 {TELL}"""
-# As the user whose number it is given, as if it had been run by that user.
+# As the user whose number it is given, as if it had been run by that user; who may have no access to where the package is.
 OF_A_USER = f"""
 import ctypes, json, os, sys
-from freethreading import Queue, _core, _supervisor
+from freethreading import Queue, _core, _session, _supervisor
 if os.getuid() != int(sys.argv[1]):
     os.setgroups([])
     os.setgid(int(sys.argv[1]))
