@@ -219,7 +219,7 @@ class MapResult(ReportedResult, PoolSink, ListSink):
         self._return_exceptions = return_exceptions
         self.into: list[Any] = [None] * length
         self._missing = length
-        self.is_cancelled = False  # guarded by _lock
+        self.is_cancelled: bool = False  # guarded by _lock
         self._failed: tuple[int, BaseException] | None = None
         self._flights: list[JobFlight[Any]] = []  # of jobs that make it
         if not length:
