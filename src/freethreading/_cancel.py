@@ -19,8 +19,8 @@ def check_cancelled() -> None:
     A thread cannot be ended from outside without corrupting what it holds. So a long call asks now and then, where it may
     end: in a worker thread this raises once its future was cancelled by ``cancel(force=True)``, once the `await` of it, or
     of the map that it is an item of, was cancelled, or once its pool was terminated. Clean up in ``finally``, and let the
-    exception, which ``except Exception`` takes, pass: the call is cancelled then. Worker processes are ended without
-    being asked; there it never raises.
+    exception, which ``except Exception`` takes, pass: the call is cancelled then (where its pool was terminated, it fails
+    as others do then). Worker processes are ended without being asked; there it never raises.
 
     It takes a fraction of a microsecond, and is about the call of the calling thread alone, not of threads that it starts.
 

@@ -554,7 +554,7 @@ class BlobLog(_Proxy):
     def append(self, blob: bytes, /) -> int: ...
     def read_after(self, number: int, /) -> list[tuple[int, bytes]]: ...
 
-# --- supervisor.cpp
+# --- submitter.cpp, supervisor.cpp, forked_memory.cpp
 @final
 class Submitter:
     def __new__(

@@ -150,7 +150,8 @@ class Engine:
 
     def end_map(self, sink: Sink) -> None:
         """Nobody wants what is left of this sink's map, whose jobs are cancelled: its chunks that have not begun are taken
-        back, and workers that run some of it end. Nothing happens where these are threads, or in a forked child.
+        back, and workers that run some of it end; threads are asked to (check_cancelled()). Nothing happens in a forked
+        child.
         """
 
     def carries(self, function: Callable[..., Any]) -> bool:

@@ -32,7 +32,7 @@ class PoolFuture(NativeFuture, Future[T]):
         """Waits in a task of asyncio's. Where that is cancelled, so is the call, by cancel(force=True)."""
         import asyncio
 
-        engine: Engine | None = None if self._engine is None else self._engine()
+        engine = self._its_engine()
         if engine is not None and engine.inherited and not self.done():
             engine.refuse_inherited()
         del engine
@@ -70,7 +70,7 @@ class PoolFuture(NativeFuture, Future[T]):
             return True
         if not force or self.done():
             return self.cancelled()
-        engine: Engine | None = None if self._engine is None else self._engine()
+        engine = self._its_engine()
         asked = engine is not None and engine.end_call(self)
         return asked or self.cancelled()  # somebody else may have asked
 
@@ -85,9 +85,13 @@ class PoolFuture(NativeFuture, Future[T]):
             self._condition.notify_all()
         self._invoke_callbacks()  # type: ignore[attr-defined]
 
+    def _its_engine(self) -> Engine | None:
+        # None: it is gone, or no executor has made this.
+        return None if self._engine is None else self._engine()
+
     def _pump(self, timeout: float | None) -> float | None:
         # Has the engine go on where this thread is what it goes on by. How long is left to wait.
-        engine: Engine | None = self._engine()
+        engine = self._its_engine()
         if engine is None:
             return timeout
         if engine.inherited:

@@ -94,26 +94,22 @@ class ThreadEngine(Engine):
         owner: object = None,
         listener: Callable[[Any], object] | None = None,
     ) -> PoolFuture[Any]:
-        refused: Exception | None = None
+        future: PoolFuture[Any]
         if self._strict:
             try:
                 check_call(function, args, kwargs)
             except Exception as error:
                 if owner is not None:
                     raise
-                refused = error
+                future = PoolFuture(self._reference)
+                future.prepare(None, listener)
+                self._fail_at_once(future, error)
+                return future
             function, args, kwargs = strict_call, (function, args, kwargs), {}
-        future: PoolFuture[Any]
-        if refused is None:
-            future = PoolFuture(self._reference, function, args, kwargs, context)
-        else:
-            future = PoolFuture(self._reference)
+        future = PoolFuture(self._reference, function, args, kwargs, context)
         if owner is not None or listener is not None:
             future.prepare(owner, listener)
-        if refused is None:
-            self._put(future)
-        else:
-            self._fail_at_once(future, refused)
+        self._put(future)
         return future
 
     def is_terminated(self) -> bool:
@@ -445,24 +441,22 @@ class ThreadEngine(Engine):
         if task.kind == JOIN:
             self._work_on(task, me, home)
             return True
-        first, deliver = task.first, task.sink.deliver
+        kind, function, context = task.kind, task.function, task.context
+        deliver: Callable[..., object]
+        given: tuple[list[Any], ...]
+        outer, me.sink = me.sink, task.sink
         if self._strict:
-            kind, function = task.kind, task.function
-            outcomes = [
-                home.context_for(task.context).run(strict_outcome, kind, function, item)
-                for item in task.items
-            ]
-            # Before the outcomes are known: who submits the next task then finds this worker free.
-            self._outstanding.fetch_sub(1)
-            self._hand_out(me, deliver, first, outcomes)
+            deliver = task.sink.deliver
+            given = (
+                [home.context_for(context).run(strict_outcome, kind, function, item) for item in task.items],
+            )
         else:
-            star = task.kind == STAR
-            preparation = home.preparation(task.context)
-            outer, me.sink = me.sink, task.sink
-            values, failures = call_items(task.function, task.items, star, task.context, preparation)
-            me.sink = outer
-            self._outstanding.fetch_sub(1)
-            self._hand_out(me, task.sink.deliver_values, first, values, failures)
+            deliver = task.sink.deliver_values
+            given = call_items(function, task.items, kind == STAR, context, home.preparation(context))
+        me.sink = outer
+        # Before the outcomes are known: who submits the next task then finds this worker free.
+        self._outstanding.fetch_sub(1)
+        self._hand_out(me, deliver, task.first, *given)
         return True
 
     def _work_on(self, task: Task, me: PoolThread, home: Home) -> None:

@@ -436,7 +436,12 @@ def test_a_pool_that_is_terminated_ends_its_calls() -> None:
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("chunksize", [None, 2])
-def test_items_of_a_map_whose_await_is_cancelled(chunksize: int | None) -> None:
+@pytest.mark.parametrize("strict", ["0", "1"])
+def test_items_of_a_map_whose_await_is_cancelled(
+    chunksize: int | None, strict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FREETHREADING_STRICT", strict)
+
     async def main() -> None:
         async with freethreading.WorkerPool(1) as pool:
             begun.clear()

@@ -16,6 +16,7 @@ from hypothesis import given, settings, strategies as st
 
 import freethreading
 from freethreading import _core
+from support.fuzzing import same
 
 BIG = 100_000  # bytes: more than goes inside of a pickle
 ATOMS = (
@@ -38,16 +39,6 @@ def through(item: Any) -> Any:
     queue: Any = freethreading.SimpleQueue(shared=True)
     queue.put(item)
     return queue.get()
-
-
-def same(left: Any, right: Any) -> bool:
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, list | tuple):
-        return len(left) == len(right) and all(map(same, left, right))
-    if isinstance(left, dict):
-        return same(list(left.items()), list(right.items()))
-    return bool(left == right)
 
 
 @settings(deadline=None)
